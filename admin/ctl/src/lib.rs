@@ -1,0 +1,1 @@
+//! The command line: speaks the admin API and starts nodes.

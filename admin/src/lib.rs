@@ -1,0 +1,1 @@
+//! The admin API on the node's unix socket: requests, answers, checks.

@@ -1,0 +1,1 @@
+//! The POP3 server: protocol machine and sessions over the mail store.

@@ -1,0 +1,1 @@
+//! IMAP4rev1: command parser, response encoder, session view; sans-IO.

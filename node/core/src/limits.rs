@@ -1,0 +1,165 @@
+//! Every limit of the system, with its unit, its reason and what it costs at worst. A limit that stands elsewhere is a
+//! defect; the tidy test looks for it.
+
+use std::time::Duration;
+
+// Messages.
+
+/// Octets of one message as stored. Reason: large enough for the attachments that people send. Cost: this much disk per
+/// message on three nodes; in memory never more than [`MESSAGE_MEMORY_BYTES_MAX`].
+pub const MESSAGE_BYTES_MAX: u64 = 50 * 1024 * 1024;
+/// Octets of a message that a front end holds in memory before it goes on to disk. Cost: this much per transaction.
+pub const MESSAGE_MEMORY_BYTES_MAX: usize = 256 * 1024;
+/// Octets of a message's header block. Reason: what Dovecot refuses too (CVE-2024-23185). Larger ones are refused.
+pub const HEADER_BLOCK_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// Octets of one header field that the index looks at. The stored bytes are never cut.
+pub const HEADER_FIELD_INDEXED_BYTES_MAX: usize = 100 * 1024;
+/// Received fields in a message that is accepted. Reason: RFC 5321 6.3 loop detection.
+pub const RECEIVED_COUNT_MAX: usize = 50;
+
+// MIME, as far as derived data goes; the stored bytes never change.
+
+/// Levels of multipart and message/rfc822. Deeper ones are one opaque leaf. Cost: one stack entry each.
+pub const MIME_DEPTH_MAX: usize = 100;
+/// Parts of one message. The rest is one opaque leaf. Reason: CVE-2020-12100.
+pub const MIME_PARTS_MAX: usize = 10_000;
+/// Octets of a boundary that is honoured (RFC 2046 says 70; some programs make longer ones).
+pub const MIME_BOUNDARY_BYTES_MAX: usize = 200;
+/// RFC 2231 parameters of one field that are parsed. Reason: CVE-2026-27859.
+pub const MIME_PARAMETERS_MAX: usize = 64;
+/// Addresses of one message that the index keeps. Reason: CVE-2024-23184.
+pub const MIME_ADDRESSES_MAX: usize = 10_000;
+/// Levels of comments in a structured field. Deeper ones are raw text.
+pub const MIME_COMMENT_DEPTH_MAX: usize = 32;
+/// Message ids of References that threads use: the last ones.
+pub const MIME_REFERENCES_MAX: usize = 100;
+/// Octets of a message's cached structure that are kept in the index; a larger one is made anew from the blob.
+pub const STRUCTURE_BYTES_MAX: usize = 64 * 1024;
+
+// Addresses.
+
+/// Octets of a local part (RFC 5321 4.5.3.1.1).
+pub const LOCAL_PART_BYTES_MAX: usize = 64;
+/// Octets of a domain (RFC 5321 4.5.3.1.2).
+pub const DOMAIN_BYTES_MAX: usize = 255;
+
+// Mailboxes.
+
+/// Octets of a mailbox name in UTF-8. Reason: it is a key of the index.
+pub const MAILBOX_NAME_BYTES_MAX: usize = 1000;
+/// Levels of a mailbox name.
+pub const MAILBOX_DEPTH_MAX: usize = 32;
+/// Mailboxes of one account. Cost: LIST reads one row for each.
+pub const MAILBOXES_PER_ACCOUNT_MAX: usize = 10_000;
+/// Octets of a keyword.
+pub const KEYWORD_BYTES_MAX: usize = 128;
+/// Different keywords in one mailbox. Reason: FLAGS and PERMANENTFLAGS list them all.
+pub const KEYWORDS_PER_MAILBOX_MAX: usize = 256;
+/// Messages named by one op. Reason: 16 octets each must fit [`ENTRY_BYTES_MAX`]. Larger COPY and MOVE are refused,
+/// larger STORE and EXPUNGE are cut into several ops.
+pub const MESSAGES_PER_OP_MAX: usize = 50_000;
+
+// The cluster.
+
+/// Octets of one log entry.
+pub const ENTRY_BYTES_MAX: u64 = 1024 * 1024;
+/// Octets of one frame between nodes. Cost: this much per request under way.
+pub const FRAME_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Octets of one chunk of a snapshot or of a large blob between nodes.
+pub const CHUNK_BYTES: usize = 1024 * 1024;
+/// Requests that one peer may have under way here, for each class of stream.
+pub const PEER_REQUESTS_MAX: u32 = 1024;
+/// Replicas of one group; a slot is given to each.
+pub const SLOTS_MAX: u8 = 31;
+/// How long a voter may leave a put unanswered before it is skipped.
+pub const BLOB_PUT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Copies of each blob that a group with three voters or more wants.
+pub const BLOB_COPIES: usize = 3;
+
+// Credentials.
+
+/// Octets of a password; longer ones are refused before they are hashed.
+pub const PASSWORD_BYTES_MAX: usize = 4096;
+/// Octets of one SASL exchange.
+pub const SASL_BYTES_MAX: usize = 16 * 1024;
+
+// SMTP.
+
+/// Octets of a command line without CRLF (RFC 5321 4.5.3.1.4 says 512, extensions add to it).
+pub const SMTP_LINE_BYTES_MAX: usize = 2048;
+/// Octets without a line end after which the connection is closed.
+pub const SMTP_LINE_CLOSE_BYTES: usize = 64 * 1024;
+/// Recipients of one transaction; further ones get 452.
+pub const SMTP_RECIPIENTS_MAX: usize = 1000;
+/// Errors of one session from which each answer is slower.
+pub const SMTP_ERRORS_SLOW: u32 = 10;
+/// Errors of one session at which it is closed.
+pub const SMTP_ERRORS_MAX: u32 = 20;
+/// NOOP, RSET, VRFY and HELP without a message; further ones count as errors.
+pub const SMTP_JUNK_COMMANDS_MAX: u32 = 100;
+/// How long one command may take as a whole (RFC 5321 4.5.3.2).
+pub const SMTP_COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
+/// Octets per second below which DATA is given up, averaged over [`SMTP_DATA_RATE_WINDOW`].
+pub const SMTP_DATA_RATE_MIN: u64 = 500;
+/// Over how long the rate of DATA is averaged.
+pub const SMTP_DATA_RATE_WINDOW: Duration = Duration::from_secs(60);
+/// How long a TLS handshake may take.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+// IMAP.
+
+/// Octets of one command without its literals.
+pub const IMAP_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Octets of one literal in a command other than APPEND (RFC 9051 4.3 lets us refuse).
+pub const IMAP_LITERAL_BYTES_MAX: u64 = 100 * 1024;
+/// Octets of all literals of one command other than APPEND's message.
+pub const IMAP_LITERALS_BYTES_MAX: u64 = 1024 * 1024;
+/// Literals of one command.
+pub const IMAP_LITERALS_MAX: usize = 1000;
+/// Octets of what a client may make us hold before it has logged in.
+pub const IMAP_PREAUTH_BYTES_MAX: usize = 64 * 1024;
+/// Octets of a tag.
+pub const IMAP_TAG_BYTES_MAX: usize = 128;
+/// Levels of search keys in each other.
+pub const IMAP_SEARCH_DEPTH_MAX: usize = 64;
+/// Levels of parentheses elsewhere. Reason: CVE-2026-27857.
+pub const IMAP_LIST_DEPTH_MAX: usize = 32;
+/// Octets of a non-synchronising literal where only LITERAL- is offered (RFC 7888).
+pub const IMAP_LITERAL_MINUS_BYTES_MAX: u64 = 4096;
+/// How long a client may be silent after login (RFC 9051 5.4 asks for 30 minutes at least).
+pub const IMAP_IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// How long a client may be silent before login.
+pub const IMAP_LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Sessions of one account on one node.
+pub const SESSIONS_PER_ACCOUNT_MAX: usize = 100;
+
+// POP3.
+
+/// Octets of a command line with its CRLF (RFC 2449 4).
+pub const POP3_LINE_BYTES_MAX: usize = 255;
+/// Octets without a line end after which the connection is closed.
+pub const POP3_LINE_CLOSE_BYTES: usize = 4096;
+/// How long a client may be silent (RFC 1939 3 asks for 10 minutes at least).
+pub const POP3_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+// Every front end.
+
+/// Connections at the same time from one address to one listener.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 100;
+/// Connections at the same time to one node, over all listeners.
+pub const CONNECTIONS_MAX: usize = 25_000;
+/// Octets of answers that wait for a client to read them. Cost: this much per connection.
+pub const OUTPUT_BUFFER_BYTES: usize = 64 * 1024;
+/// How long a client may leave its answers unread.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
+
+// Memory of what was done.
+
+/// How long a delivery is remembered by its GUID at least, in op time.
+pub const DELIVERY_MEMORY: Duration = Duration::from_secs(35 * 24 * 3600);
+/// How long expunged messages are retained at least.
+pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How far an op's time may lie beyond the previous op's.
+pub const OP_TIME_STEP_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Unsettled ops of one boot of one node that a group remembers; a further one is refused until some are settled.
+pub const UNSETTLED_OPS_MAX: usize = 4096;

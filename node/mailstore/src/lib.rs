@@ -1,0 +1,1 @@
+//! The protocol-independent mailbox interface: deliver, append, store, copy, move, expunge, search, changes.

@@ -1,0 +1,1 @@
+//! Composition: configuration, start order, listeners, signals, health; the binary everpost.

@@ -1,0 +1,1 @@
+//! Consensus: openraft behind our own face, the shared log, snapshots, the index engine, group membership.

@@ -1,0 +1,15 @@
+//! The state machines of mailbox groups and of the directory group.
+//!
+//! `apply(view, command) -> (batch, outcome, effects)`: pure, deterministic and total. The same code runs under Raft, on
+//! an island, in a merge, in property tests and in the simulation. UIDs, MODSEQs and UIDVALIDITYs are given here and
+//! nowhere else.
+//!
+//! Not here, and never: IO, a clock, randomness, async, floats, the order of a hash map. Time, GUIDs and seeds are in the
+//! command; the state is an ordered map of bytes ([`core_types::KvRead`]), which the caller owns.
+
+pub mod command;
+pub mod outcome;
+pub mod rows;
+
+pub use command::{Command, DirectoryOp, GroupOp, MailboxOp, Op};
+pub use outcome::{Effect, Outcome, Refusal};

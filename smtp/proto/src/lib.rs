@@ -1,0 +1,1 @@
+//! SMTP, submission and LMTP server machine: bytes in, actions out; sans-IO.

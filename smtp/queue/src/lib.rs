@@ -1,0 +1,1 @@
+//! The queue's worker: retries, back-off, expiry, delivery status notifications.
