@@ -1,1 +1,4 @@
-//! Message blobs: BLAKE3 names, zstd frames, blob journal, replicas, repair, scrub, garbage collection.
+//! blob
+pub mod error;
+pub mod format;
+pub mod run;
