@@ -2,12 +2,12 @@
 //!
 //! [`crate::local::LocalGroups`] is the same without replication, for tests of what stands above.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use core_types::{GroupId, Incarnation, KvError, KvRead, NodeId};
-use state::{Command, Effect, Outcome};
-use std::sync::Arc;
+use core_types::{GroupId, Incarnation, KvRead, NodeId};
+use state::{Command, Effect, Outcome, ReadError};
 use tokio::sync::broadcast;
 
 /// The groups that this node can reach, whether it has a replica of them or not.
@@ -57,14 +57,17 @@ impl dyn Consensus {
     pub fn query<T>(
         &self,
         group: GroupId,
-        read: impl FnOnce(&dyn KvRead) -> Result<T, KvError>,
+        read: impl FnOnce(&dyn KvRead) -> Result<T, ReadError>,
     ) -> Result<T, QueryError> {
         let mut read = Some(read);
         let mut result = None;
         self.read(group, &mut |view| result = read.take().map(|read| read(view)))?;
         match result {
             Some(result) => Ok(result?),
-            None => Err(QueryError::Unavailable(Unavailable(group, "the replica did not answer".to_owned()))),
+            None => Err(QueryError::Unavailable(Unavailable(
+                group,
+                "the replica did not answer".to_owned(),
+            ))),
         }
     }
 }
@@ -118,7 +121,7 @@ pub enum QueryError {
     /// The group cannot be used here now.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// The index failed.
+    /// The index failed, or the state is damaged.
     #[error(transparent)]
-    Index(#[from] KvError),
+    State(#[from] ReadError),
 }

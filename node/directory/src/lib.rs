@@ -60,11 +60,29 @@ impl Directory {
     /// The directory as seen from this node.
     #[must_use]
     pub fn new(dependencies: Dependencies) -> Self {
-        let Dependencies { groups, pool, clock, entropy, op_ids, cost } = dependencies;
+        let Dependencies {
+            groups,
+            pool,
+            clock,
+            entropy,
+            op_ids,
+            cost,
+        } = dependencies;
         let logins = login::LoginCache::new(entropy.bytes());
         let passwords = password::Passwords::new(cost, Arc::clone(&pool));
         let throttle = throttle::Throttle::default();
-        Self { inner: Arc::new(Inner { groups, pool, clock, entropy, op_ids, passwords, logins, throttle }) }
+        Self {
+            inner: Arc::new(Inner {
+                groups,
+                pool,
+                clock,
+                entropy,
+                op_ids,
+                passwords,
+                logins,
+                throttle,
+            }),
+        }
     }
 
     /// Has the directory group carry out an op and returns its outcome.
@@ -79,7 +97,10 @@ impl Directory {
             time: self.inner.clock.now(),
             op: Op::Directory(op),
         };
-        self.inner.groups.propose(GroupId::DIRECTORY, command, PROPOSE_TIMEOUT).await
+        self.inner
+            .groups
+            .propose(GroupId::DIRECTORY, command, PROPOSE_TIMEOUT)
+            .await
     }
 
     /// Hashes a password with this cluster's cost and a fresh salt.

@@ -73,7 +73,9 @@ impl Directory {
             return tried.as_ref().map(account_of).ok_or(LoginError::Wrong);
         }
         // A "no" from this replica alone may be an old one: the password may have been changed elsewhere just now.
-        self.confirm().await.map_err(|LookupError(reason)| LoginError::Unavailable(reason))?;
+        self.confirm()
+            .await
+            .map_err(|LookupError(reason)| LoginError::Unavailable(reason))?;
         let current = self.login_row(address.as_ref())?;
         if current != tried && self.verify(current.as_ref(), password).await {
             return current.as_ref().map(account_of).ok_or(LoginError::Wrong);
@@ -103,7 +105,11 @@ impl Directory {
 }
 
 fn account_of(row: &DirectoryAccountRow) -> Account {
-    Account { id: row.account, address: row.address.clone(), group: row.group }
+    Account {
+        id: row.account,
+        address: row.address.clone(),
+        group: row.group,
+    }
 }
 
 /// Successful logins, so that a mail program that logs in every minute costs no hash.
@@ -122,11 +128,16 @@ struct Entries {
 
 impl LoginCache {
     pub(crate) fn new(key: [u8; 32]) -> Self {
-        Self { key, entries: Mutex::default() }
+        Self {
+            key,
+            entries: Mutex::default(),
+        }
     }
 
     fn knows(&self, row: &DirectoryAccountRow, password: &[u8]) -> bool {
-        let Some(hash) = self.hash(row, password) else { return false };
+        let Some(hash) = self.hash(row, password) else {
+            return false;
+        };
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         match entries.by_hash.get(&hash) {
             Some(since) if since.elapsed() < CACHE_TIME => true,
@@ -151,7 +162,9 @@ impl LoginCache {
     }
 
     fn hash(&self, row: &DirectoryAccountRow, password: &[u8]) -> Option<[u8; 32]> {
-        let Credential::Password(phc) = &row.credential else { return None };
+        let Credential::Password(phc) = &row.credential else {
+            return None;
+        };
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
         hasher.update(&row.account.0);
         hasher.update(&(phc.len() as u64).to_le_bytes());

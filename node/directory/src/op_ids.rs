@@ -35,7 +35,11 @@ impl OpIds {
     /// The ids of this start of the node.
     #[must_use]
     pub fn new(node: NodeId, entropy: &dyn Entropy) -> Arc<Self> {
-        Arc::new(Self { node, boot: u128::from_le_bytes(entropy.bytes()), groups: Mutex::default() })
+        Arc::new(Self {
+            node,
+            boot: u128::from_le_bytes(entropy.bytes()),
+            groups: Mutex::default(),
+        })
     }
 
     /// This start of the node.
@@ -56,7 +60,11 @@ impl OpIds {
         OpTicket {
             ids: Arc::clone(self),
             group,
-            op_id: OpId { node: self.node, boot: self.boot, seq },
+            op_id: OpId {
+                node: self.node,
+                boot: self.boot,
+                seq,
+            },
             settled_below,
         }
     }
@@ -98,7 +106,10 @@ mod tests {
         let group = GroupId(1);
         let first = ids.next(group);
         let second = ids.next(group);
-        assert_eq!((first.op_id().seq, second.op_id().seq, second.settled_below()), (1, 2, 1));
+        assert_eq!(
+            (first.op_id().seq, second.op_id().seq, second.settled_below()),
+            (1, 2, 1)
+        );
         drop(second);
         assert_eq!(ids.next(group).settled_below(), 1);
         drop(first);

@@ -20,7 +20,10 @@ pub struct PasswordCost {
 impl Default for PasswordCost {
     /// OWASP's second choice: 19 MiB, two passes; some 20 ms of one core.
     fn default() -> Self {
-        Self { memory_kib: 19 * 1024, passes: 2 }
+        Self {
+            memory_kib: 19 * 1024,
+            passes: 2,
+        }
     }
 }
 
@@ -28,7 +31,10 @@ impl PasswordCost {
     /// The least there is: for tests.
     #[must_use]
     pub fn cheap() -> Self {
-        Self { memory_kib: 8, passes: 1 }
+        Self {
+            memory_kib: 8,
+            passes: 1,
+        }
     }
 
     fn argon2(self) -> Argon2<'static> {
@@ -78,7 +84,9 @@ pub(crate) async fn hash_on_pool(
     pool.execute(Box::new(move || {
         let _ = done.send(hash_password(cost, &password, &salt));
     }));
-    result.await.unwrap_or_else(|_| Err(PasswordError::Failed("the node is stopping".to_owned())))
+    result
+        .await
+        .unwrap_or_else(|_| Err(PasswordError::Failed("the node is stopping".to_owned())))
 }
 
 /// Verifies passwords, [`CONCURRENT_MAX`] at a time.
@@ -111,7 +119,9 @@ impl Passwords {
 
     /// Whether the password is the one that `phc` was made of; with `None` the same work is done and the answer is no.
     pub(crate) async fn verify(&self, phc: Option<&str>, password: &[u8]) -> bool {
-        let Ok(_permit) = self.permits.acquire().await else { return false };
+        let Ok(_permit) = self.permits.acquire().await else {
+            return false;
+        };
         #[cfg(test)]
         self.runs.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let known = phc.is_some();
@@ -119,8 +129,8 @@ impl Passwords {
         let password = password.to_vec();
         let (done, result) = oneshot::channel();
         self.pool.execute(Box::new(move || {
-            let matches = PasswordHash::new(&phc)
-                .is_ok_and(|hash| Argon2::default().verify_password(&password, &hash).is_ok());
+            let matches =
+                PasswordHash::new(&phc).is_ok_and(|hash| Argon2::default().verify_password(&password, &hash).is_ok());
             let _ = done.send(matches);
         }));
         result.await.unwrap_or(false) && known

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use core_types::{Address, Domain, GroupId, KvError};
+use core_types::{Address, Domain, GroupId};
 use raft::consensus::QueryError;
+use state::ReadError;
 use state::directory::{Reader, Resolution};
 use state::rows::{AliasRow, DirectoryAccountRow, DomainRow};
 
@@ -19,6 +20,8 @@ pub enum Recipient {
         /// Addresses of other domains.
         foreign: Vec<Address>,
     },
+    /// Aliases lead too deep or to too many: an administrator must mend them.
+    TooMany,
     /// Nobody: the domain is ours, and the directory's majority confirmed that it has no such address.
     Unknown,
     /// The domain is not ours, confirmed in the same way.
@@ -38,16 +41,24 @@ impl Directory {
     pub async fn recipient(&self, address: &Address) -> Result<Recipient, LookupError> {
         let found = self.query(|reader| reader.resolve(address))?;
         let found = match found {
-            Resolution::Known { .. } => found,
+            Resolution::Recipients(_) | Resolution::TooMany => found,
             Resolution::Unknown | Resolution::NotLocal => {
                 self.confirm().await?;
                 self.query(|reader| reader.resolve(address))?
             }
         };
         Ok(match found {
-            Resolution::Known { accounts, foreign } => {
-                Recipient::Known { accounts: accounts.iter().map(account_of).collect(), foreign }
+            Resolution::Recipients(recipients) => {
+                if recipients.accounts.iter().any(|account| !account.active) {
+                    return Err(LookupError("the account is being set up".to_owned()));
+                }
+                let accounts = recipients.accounts.iter().map(account_of).collect();
+                Recipient::Known {
+                    accounts,
+                    foreign: recipients.remote,
+                }
             }
+            Resolution::TooMany => Recipient::TooMany,
             Resolution::Unknown => Recipient::Unknown,
             Resolution::NotLocal => Recipient::NotLocal,
         })
@@ -61,12 +72,12 @@ impl Directory {
         self.query(|reader| reader.account_by_address(address))
     }
 
-    /// Every account, by address.
+    /// Every account.
     ///
     /// # Errors
     /// [`LookupError`].
     pub fn accounts(&self) -> Result<Vec<DirectoryAccountRow>, LookupError> {
-        self.query(Reader::accounts)
+        self.query(|reader| reader.accounts(None, usize::MAX))
     }
 
     /// Every domain of ours.
@@ -97,11 +108,14 @@ impl Directory {
     ///
     /// # Errors
     /// [`LookupError`].
-    pub fn query<T>(&self, read: impl FnOnce(&Reader<'_>) -> Result<T, KvError>) -> Result<T, LookupError> {
-        self.inner.groups.query(GroupId::DIRECTORY, |view| read(&Reader::new(view))).map_err(|error| match error {
-            QueryError::Unavailable(unavailable) => LookupError(unavailable.to_string()),
-            QueryError::Index(error) => LookupError(error.to_string()),
-        })
+    pub fn query<T>(&self, read: impl FnOnce(&Reader<'_>) -> Result<T, ReadError>) -> Result<T, LookupError> {
+        self.inner
+            .groups
+            .query(GroupId::DIRECTORY, |view| read(&Reader::new(view)))
+            .map_err(|error| match error {
+                QueryError::Unavailable(unavailable) => LookupError(unavailable.to_string()),
+                QueryError::State(error) => LookupError(error.to_string()),
+            })
     }
 
     /// Returns once the local replica has everything that was acknowledged before.
@@ -109,13 +123,21 @@ impl Directory {
     /// # Errors
     /// [`LookupError`] when no majority answers in time.
     pub async fn confirm(&self) -> Result<(), LookupError> {
-        let barrier = self.inner.groups.read_barrier(GroupId::DIRECTORY, CONFIRM_TIMEOUT).await;
+        let barrier = self
+            .inner
+            .groups
+            .read_barrier(GroupId::DIRECTORY, CONFIRM_TIMEOUT)
+            .await;
         barrier.map_err(|error| LookupError(error.to_string()))
     }
 }
 
 fn account_of(row: &DirectoryAccountRow) -> Account {
-    Account { id: row.account, address: row.address.clone(), group: row.group }
+    Account {
+        id: row.account,
+        address: row.address.clone(),
+        group: row.group,
+    }
 }
 
 /// How long a negative answer waits for its confirmation: below the patience of SMTP clients.

@@ -42,14 +42,25 @@ impl Throttle {
                 networks.pop_first();
             }
         }
-        let count = networks.entry(network(peer)).or_insert(Count { failures: 0.0, at: now });
-        *count = Count { failures: count.decayed(now) + 1.0, at: now };
+        let count = networks
+            .entry(network(peer))
+            .or_insert(Count { failures: 0.0, at: now });
+        *count = Count {
+            failures: count.decayed(now) + 1.0,
+            at: now,
+        };
         let beyond = count.failures - FAILURES_FREE;
-        if beyond <= 0.0 { Duration::ZERO } else { DELAY_STEP.mul_f64(beyond).min(DELAY_MAX) }
+        if beyond <= 0.0 {
+            Duration::ZERO
+        } else {
+            DELAY_STEP.mul_f64(beyond).min(DELAY_MAX)
+        }
     }
 
     fn failures(&self, peer: IpAddr) -> f64 {
-        self.lock().get(&network(peer)).map_or(0.0, |count| count.decayed(Instant::now()))
+        self.lock()
+            .get(&network(peer))
+            .map_or(0.0, |count| count.decayed(Instant::now()))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Network, Count>> {

@@ -3,7 +3,7 @@
 
 use core_types::{BlobId, DiskError, DiskErrorKind, KvError};
 use raft::consensus::{ProposeError, QueryError, Unavailable};
-use state::{Outcome, Refusal};
+use state::{Outcome, ReadError, Refusal};
 
 /// See the variants; who is at fault differs.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -41,7 +41,16 @@ impl From<QueryError> for StoreError {
     fn from(error: QueryError) -> Self {
         match error {
             QueryError::Unavailable(error) => error.into(),
-            QueryError::Index(error) => error.into(),
+            QueryError::State(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReadError> for StoreError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Kv(error) => error.into(),
+            ReadError::Corrupt(what) => Self::Internal(what),
         }
     }
 }
