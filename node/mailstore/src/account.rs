@@ -50,7 +50,10 @@ pub struct Copied {
     pub uids: Vec<(Uid, Uid)>,
 }
 
-#[allow(clippy::missing_errors_doc, reason = "every method fails with StoreError, said at the type")]
+#[allow(
+    clippy::missing_errors_doc,
+    reason = "every method fails with StoreError, said at the type"
+)]
 impl AccountMail {
     pub(crate) fn new(store: MailStore, account: Account) -> Self {
         Self { store, account }
@@ -70,7 +73,12 @@ impl AccountMail {
 
     /// Makes the replica here as new as everything that was acknowledged anywhere before the call.
     pub async fn sync(&self) -> Result<(), StoreError> {
-        Ok(self.store.inner.groups.read_barrier(self.account.group, SYNC_TIMEOUT).await?)
+        Ok(self
+            .store
+            .inner
+            .groups
+            .read_barrier(self.account.group, SYNC_TIMEOUT)
+            .await?)
     }
 
     /// The mailboxes, by name.
@@ -96,7 +104,9 @@ impl AccountMail {
     /// A mailbox with all its messages, of one moment.
     pub fn select(&self, name: &MailboxName) -> Result<Option<Selected>, StoreError> {
         self.read(|reader| {
-            let Some(mailbox) = reader.mailbox_by_name(self.account.id, name)? else { return Ok(None) };
+            let Some(mailbox) = reader.mailbox_by_name(self.account.id, name)? else {
+                return Ok(None);
+            };
             let messages = reader.messages(mailbox.guid, Uid(0), usize::MAX)?;
             Ok(Some(Selected { mailbox, messages }))
         })
@@ -119,13 +129,16 @@ impl AccountMail {
 
     /// How much the account keeps and may keep.
     pub fn quota(&self) -> Result<Quota, StoreError> {
-        self.read(|reader| reader.quota(self.account.id))?.ok_or(StoreError::Refused(Refusal::NoSuchAccount))
+        self.read(|reader| reader.quota(self.account.id))?
+            .ok_or(StoreError::Refused(Refusal::NoSuchAccount))
     }
 
     /// Whether this many octets more fit into the account's quota now.
     pub fn has_room_for(&self, bytes: u64) -> Result<bool, StoreError> {
         let quota = self.quota()?;
-        Ok(quota.limit_bytes.is_none_or(|limit| quota.used_bytes.saturating_add(bytes) <= limit))
+        Ok(quota
+            .limit_bytes
+            .is_none_or(|limit| quota.used_bytes.saturating_add(bytes) <= limit))
     }
 
     /// Watches a mailbox: messages, flags, its name, its end.
@@ -143,7 +156,12 @@ impl AccountMail {
     /// Makes a mailbox, and its superiors where they are missing.
     pub async fn create(&self, name: MailboxName, special_use: Option<SpecialUse>) -> Result<MailboxGuid, StoreError> {
         let guid = MailboxGuid(self.store.inner.entropy.bytes());
-        let op = MailboxOp::CreateMailbox { account: self.account.id, name, guid, special_use };
+        let op = MailboxOp::CreateMailbox {
+            account: self.account.id,
+            name,
+            guid,
+            special_use,
+        };
         match self.propose(op).await? {
             Outcome::MailboxCreated { mailbox, .. } => Ok(mailbox),
             outcome => Err(StoreError::unexpected(&outcome)),
@@ -152,18 +170,36 @@ impl AccountMail {
 
     /// Deletes a mailbox with its messages.
     pub async fn delete(&self, mailbox: MailboxGuid) -> Result<(), StoreError> {
-        self.propose(MailboxOp::DeleteMailbox { account: self.account.id, mailbox }).await.map(drop)
+        self.propose(MailboxOp::DeleteMailbox {
+            account: self.account.id,
+            mailbox,
+        })
+        .await
+        .map(drop)
     }
 
     /// Renames a mailbox and all below it.
     pub async fn rename(&self, mailbox: MailboxGuid, to: MailboxName) -> Result<(), StoreError> {
         let new_guid = MailboxGuid(self.store.inner.entropy.bytes());
-        self.propose(MailboxOp::RenameMailbox { account: self.account.id, mailbox, to, new_guid }).await.map(drop)
+        self.propose(MailboxOp::RenameMailbox {
+            account: self.account.id,
+            mailbox,
+            to,
+            new_guid,
+        })
+        .await
+        .map(drop)
     }
 
     /// Subscribes to a name, or ends it.
     pub async fn subscribe(&self, name: MailboxName, subscribed: bool) -> Result<(), StoreError> {
-        self.propose(MailboxOp::Subscribe { account: self.account.id, name, subscribed }).await.map(drop)
+        self.propose(MailboxOp::Subscribe {
+            account: self.account.id,
+            name,
+            subscribed,
+        })
+        .await
+        .map(drop)
     }
 
     /// Adds a message to a mailbox.
@@ -181,9 +217,15 @@ impl AccountMail {
             flags,
         };
         let date = internal_date.unwrap_or_else(|| self.store.inner.clock.now());
-        let placed =
-            self.store.deliver_to_group(self.account.group, message, date, vec![target], true, APPEND_TIMEOUT).await?;
-        placed.into_iter().next().unwrap_or(Err(Refusal::NoSuchMailbox)).map_err(StoreError::Refused)
+        let placed = self
+            .store
+            .deliver_to_group(self.account.group, message, date, vec![target], true, APPEND_TIMEOUT)
+            .await?;
+        placed
+            .into_iter()
+            .next()
+            .unwrap_or(Err(Refusal::NoSuchMailbox))
+            .map_err(StoreError::Refused)
     }
 
     /// Changes flags. Many messages become several ops; each is done or not done as a whole.
@@ -205,7 +247,11 @@ impl AccountMail {
                 unchanged_since: None,
             };
             match self.propose(op).await? {
-                Outcome::Stored { highest_modseq, missing, .. } => {
+                Outcome::Stored {
+                    highest_modseq,
+                    missing,
+                    ..
+                } => {
                     stored.highest_modseq = highest_modseq;
                     stored.missing.extend(missing);
                 }
@@ -223,7 +269,14 @@ impl AccountMail {
         messages: Vec<MessageGuid>,
     ) -> Result<Copied, StoreError> {
         let seed = self.store.inner.entropy.bytes();
-        self.transfer(MailboxOp::Copy { account: self.account.id, from, to, messages, seed }).await
+        self.transfer(MailboxOp::Copy {
+            account: self.account.id,
+            from,
+            to,
+            messages,
+            seed,
+        })
+        .await
     }
 
     /// Moves messages, all or none.
@@ -233,7 +286,13 @@ impl AccountMail {
         to: MailboxGuid,
         messages: Vec<MessageGuid>,
     ) -> Result<Copied, StoreError> {
-        self.transfer(MailboxOp::Move { account: self.account.id, from, to, messages }).await
+        self.transfer(MailboxOp::Move {
+            account: self.account.id,
+            from,
+            to,
+            messages,
+        })
+        .await
     }
 
     async fn transfer(&self, op: MailboxOp) -> Result<Copied, StoreError> {
@@ -271,7 +330,11 @@ impl AccountMail {
     }
 
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Reader<'_>) -> Result<T, ReadError>) -> Result<T, StoreError> {
-        Ok(self.store.inner.groups.query(self.account.group, |view| read(&Reader::new(view)))?)
+        Ok(self
+            .store
+            .inner
+            .groups
+            .query(self.account.group, |view| read(&Reader::new(view)))?)
     }
 }
 

@@ -68,7 +68,9 @@ impl MailStore {
         // One entry for each account, however many recipients lead to it.
         let mut guids: BTreeMap<AccountId, (GroupId, MessageGuid)> = BTreeMap::new();
         for account in recipients.iter().flat_map(|recipient| &recipient.accounts) {
-            guids.entry(account.id).or_insert_with(|| (account.group, self.new_message_guid()));
+            guids
+                .entry(account.id)
+                .or_insert_with(|| (account.group, self.new_message_guid()));
         }
         let mut groups: BTreeMap<GroupId, Vec<DeliveryTarget>> = BTreeMap::new();
         for (account, (group, guid)) in &guids {
@@ -77,15 +79,23 @@ impl MailStore {
         let date = message.received_at();
         let deliveries = groups.into_iter().map(|(group, targets)| async move {
             let accounts: Vec<AccountId> = targets.iter().map(|target| target.account).collect();
-            let placed = self.deliver_to_group(group, message, date, targets, enforce_quota, DELIVER_TIMEOUT).await;
+            let placed = self
+                .deliver_to_group(group, message, date, targets, enforce_quota, DELIVER_TIMEOUT)
+                .await;
             let each = match placed {
-                Ok(placed) => placed.into_iter().map(|placed| placed.map_err(StoreError::Refused)).collect(),
+                Ok(placed) => placed
+                    .into_iter()
+                    .map(|placed| placed.map_err(StoreError::Refused))
+                    .collect(),
                 Err(error) => vec![Err(error); accounts.len()],
             };
             accounts.into_iter().zip(each).collect::<Vec<_>>()
         });
-        let placed: BTreeMap<AccountId, Result<Placed, StoreError>> =
-            futures_util::future::join_all(deliveries).await.into_iter().flatten().collect();
+        let placed: BTreeMap<AccountId, Result<Placed, StoreError>> = futures_util::future::join_all(deliveries)
+            .await
+            .into_iter()
+            .flatten()
+            .collect();
 
         let mut results: Vec<Option<Result<Delivered, StoreError>>> = Vec::with_capacity(recipients.len());
         let mut waiting = Vec::new();
@@ -113,7 +123,9 @@ impl MailStore {
         let mut refused = None;
         let mut queued = false;
         for account in &recipient.accounts {
-            let Some((_, guid)) = guids.get(&account.id) else { continue };
+            let Some((_, guid)) = guids.get(&account.id) else {
+                continue;
+            };
             match placed.get(&account.id) {
                 Some(Ok(_)) => done.push(*guid),
                 Some(Err(error @ StoreError::Refused(_))) => refused = Some(error.clone()),
@@ -148,7 +160,9 @@ impl MailStore {
         enforce_quota: bool,
         timeout: Duration,
     ) -> Result<Vec<Result<Placed, Refusal>>, StoreError> {
-        let email_id = targets.first().map_or(EmailId([0; 16]), |target| EmailId(target.guid.0));
+        let email_id = targets
+            .first()
+            .map_or(EmailId([0; 16]), |target| EmailId(target.guid.0));
         let new_message = NewMessage {
             blob: message.blob(),
             size: message.size(),
@@ -212,7 +226,12 @@ impl MailStore {
             if group == GroupId::DIRECTORY {
                 continue;
             }
-            let op = |receipts| MailboxOp::Enqueue(Box::new(QueueEntry { receipts, ..entry.clone() }));
+            let op = |receipts| {
+                MailboxOp::Enqueue(Box::new(QueueEntry {
+                    receipts,
+                    ..entry.clone()
+                }))
+            };
             match self.propose_with_blob(group, message, ENQUEUE_TIMEOUT, op).await {
                 Ok(_) => return Ok(entry.id),
                 Err(error) => last = error,
@@ -268,7 +287,12 @@ impl MailStore {
 }
 
 fn target(account: AccountId, guid: MessageGuid) -> DeliveryTarget {
-    DeliveryTarget { account, guid, mailbox: None, flags: Flags::default() }
+    DeliveryTarget {
+        account,
+        guid,
+        mailbox: None,
+        flags: Flags::default(),
+    }
 }
 
 fn millis(duration: Duration) -> u64 {

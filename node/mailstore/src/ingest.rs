@@ -28,7 +28,11 @@ impl MailStore {
     /// Begins to take a message.
     #[must_use]
     pub fn ingest(&self) -> Ingest {
-        Ingest { writer: self.inner.blobs.writer(), scanner: mime::Scanner::new(), size: 0 }
+        Ingest {
+            writer: self.inner.blobs.writer(),
+            scanner: mime::Scanner::new(),
+            size: 0,
+        }
     }
 
     /// Ends a message: from now on it has a name.

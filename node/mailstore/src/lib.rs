@@ -70,14 +70,35 @@ impl MailStore {
     /// heard of.
     #[must_use]
     pub fn new(dependencies: Dependencies) -> Self {
-        let Dependencies { groups, directory, blobs, replicator, clock, entropy, op_ids } = dependencies;
+        let Dependencies {
+            groups,
+            directory,
+            blobs,
+            replicator,
+            clock,
+            entropy,
+            op_ids,
+        } = dependencies;
         let watchers = Arc::default();
-        Self { inner: Arc::new(Inner { groups, directory, blobs, replicator, clock, entropy, op_ids, watchers }) }
+        Self {
+            inner: Arc::new(Inner {
+                groups,
+                directory,
+                blobs,
+                replicator,
+                clock,
+                entropy,
+                op_ids,
+                watchers,
+            }),
+        }
     }
 
     /// Passes a group's changes on to those who watch, until the group is gone. Runs for the life of the group's replica.
     pub async fn follow(&self, group: GroupId) {
-        let Ok(mut effects) = self.inner.groups.effects(group) else { return };
+        let Ok(mut effects) = self.inner.groups.effects(group) else {
+            return;
+        };
         loop {
             match effects.recv().await {
                 Ok(effects) => self.inner.watchers.publish(&effects),

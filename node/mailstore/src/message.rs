@@ -61,8 +61,14 @@ impl MailStore {
             Err(error) => {
                 tracing::warn!(%blob, %error, "blob not readable here, asking other nodes");
                 let voters = self.all_voters();
-                self.inner.replicator.fetch(blob, &voters).await.map_err(|_| StoreError::BlobMissing(blob))?;
-                Ok(MessageBytes { reader: self.inner.blobs.open(blob).await? })
+                self.inner
+                    .replicator
+                    .fetch(blob, &voters)
+                    .await
+                    .map_err(|_| StoreError::BlobMissing(blob))?;
+                Ok(MessageBytes {
+                    reader: self.inner.blobs.open(blob).await?,
+                })
             }
         }
     }
@@ -98,7 +104,10 @@ impl AccountMail {
     /// As [`MailStore::open_blob`].
     pub async fn structure(&self, message: &MessageRow) -> Result<Structure, StoreError> {
         let kept = self.read(|reader| reader.structure_of_blob(message.blob))?;
-        if let Some(structure) = kept.filter(|bytes| !bytes.is_empty()).and_then(|bytes| Structure::from_bytes(&bytes).ok()) {
+        if let Some(structure) = kept
+            .filter(|bytes| !bytes.is_empty())
+            .and_then(|bytes| Structure::from_bytes(&bytes).ok())
+        {
             return Ok(structure);
         }
         let bytes = self.open(message).await?;

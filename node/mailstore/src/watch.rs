@@ -36,8 +36,16 @@ pub struct Watch {
 
 impl Watchers {
     pub(crate) fn watch(self: &Arc<Self>, topic: Topic) -> Watch {
-        let receiver = self.lock().entry(topic).or_insert_with(|| watch::channel(0).0).subscribe();
-        Watch { topic, receiver: Some(receiver), watchers: Arc::clone(self) }
+        let receiver = self
+            .lock()
+            .entry(topic)
+            .or_insert_with(|| watch::channel(0).0)
+            .subscribe();
+        Watch {
+            topic,
+            receiver: Some(receiver),
+            watchers: Arc::clone(self),
+        }
     }
 
     pub(crate) fn publish(&self, effects: &[Effect]) {
@@ -94,7 +102,10 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let mut topics = self.watchers.lock();
         self.receiver = None;
-        if topics.get(&self.topic).is_some_and(|sender| sender.receiver_count() == 0) {
+        if topics
+            .get(&self.topic)
+            .is_some_and(|sender| sender.receiver_count() == 0)
+        {
             topics.remove(&self.topic);
         }
     }
@@ -111,8 +122,13 @@ mod tests {
         let guid = MailboxGuid([1; 16]);
         let mut watch = watchers.watch(Topic::Mailbox(guid));
         assert!(!watch.take_changed());
-        let effect =
-            |mailbox| [Effect::Mailbox { account: AccountId([0; 16]), mailbox, highest_modseq: ModSeq(1) }];
+        let effect = |mailbox| {
+            [Effect::Mailbox {
+                account: AccountId([0; 16]),
+                mailbox,
+                highest_modseq: ModSeq(1),
+            }]
+        };
         watchers.publish(&effect(MailboxGuid([2; 16])));
         assert!(!watch.take_changed());
         watchers.publish(&effect(guid));
