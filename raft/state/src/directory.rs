@@ -2,6 +2,7 @@
 //!
 //! Not here: verifying passwords, asking the majority before a negative answer.
 
+mod accounts;
 pub(crate) mod apply;
 mod reader;
 mod resolve;
