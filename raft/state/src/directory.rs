@@ -8,4 +8,4 @@ mod reader;
 mod resolve;
 
 pub use reader::Reader;
-pub use resolve::{Recipients, Resolution};
+pub use resolve::{POSTMASTER_SETTING, Recipients, Resolution};

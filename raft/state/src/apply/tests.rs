@@ -325,7 +325,9 @@ fn prune_keeps_to_its_limit_and_leaves_nothing_of_a_deleted_account() {
     let mut group = Group::with_ann();
     let empty = group.engine.entries().len();
     group.create("a/b", 2);
-    (1..=9).for_each(|number| drop(group.deliver(number)));
+    for number in 1..=9 {
+        group.deliver(number);
+    }
     group.ask(expunge(&[1, 2, 3]));
     group.done(MailboxOp::RemoveAccount { account: ANN });
     assert_eq!(group.reader().counts().unwrap(), crate::mailbox::Counts::default());
