@@ -59,8 +59,8 @@ fn mail_like() -> impl Strategy<Value = Vec<u8>> {
 #[derive(Clone, Debug)]
 enum Tree {
     Leaf(Vec<u8>),
-    Multipart(Vec<Tree>),
-    Message(Box<Tree>),
+    Multipart(Vec<Self>),
+    Message(Box<Self>),
 }
 
 fn tree() -> impl Strategy<Value = Tree> {
