@@ -1,1 +1,4 @@
 //! Consensus: openraft behind our own face, the shared log, snapshots, the index engine, group membership.
+
+pub mod consensus;
+pub mod local;
