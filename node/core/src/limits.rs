@@ -155,6 +155,17 @@ pub const SESSIONS_PER_ACCOUNT_MAX: usize = 100;
 pub const POP3_LINE_BYTES_MAX: usize = 255;
 /// Octets without a line end after which the connection is closed.
 pub const POP3_LINE_CLOSE_BYTES: usize = 4096;
+/// Octets that the machine takes at once. Cost: this much per session, once more while it waits for an answer.
+pub const POP3_READ_BYTES_MAX: usize = 16 * 1024;
+/// Octets of answers after which the machine waits for the server to send them; one answer line may go beyond.
+pub const POP3_OUTPUT_STEP_BYTES: usize = 16 * 1024;
+/// Errors of one session at which it is closed.
+pub const POP3_ERRORS_MAX: u32 = 50;
+/// Failed logins of one session at which it is closed.
+pub const POP3_AUTH_FAILURES_MAX: u32 = 5;
+/// NOOP, CAPA, STAT and RSET in a row, with no command on a message between them, at which a session is closed. Reason:
+/// they cost the client nothing; ten seconds apart, this many last for a day.
+pub const POP3_JUNK_COMMANDS_MAX: u32 = 10_000;
 /// How long a client may be silent (RFC 1939 3 asks for 10 minutes at least).
 pub const POP3_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 

@@ -203,10 +203,17 @@ fn piece(name: &[u8], value: Vec<u8>) -> Option<Piece> {
 }
 
 /// Joins continuations in the order of their numbers up to the first gap; of duplicates the first one counts.
-/// At most `MIME_PARAMETERS_MAX` pieces squared, which is a constant.
+/// Each name is joined once, so that the work is at most `MIME_PARAMETERS_MAX` squared.
 fn join(pieces: &[Piece]) -> Vec<Parameter> {
     let mut out: Vec<Parameter> = Vec::new();
+    let mut joined_names: Vec<&str> = Vec::new();
     for piece in pieces {
+        if piece.number.is_some() {
+            if joined_names.contains(&piece.base.as_str()) {
+                continue;
+            }
+            joined_names.push(&piece.base);
+        }
         let parameter = match piece.number {
             None => {
                 let name = if piece.extended {
