@@ -23,6 +23,9 @@ pub const RECEIVED_COUNT_MAX: usize = 50;
 pub const MIME_DEPTH_MAX: usize = 100;
 /// Parts of one message. The rest is one opaque leaf. Reason: CVE-2020-12100.
 pub const MIME_PARTS_MAX: usize = 10_000;
+/// Octets of header values that one message's derived data holds; fields beyond are left out. Cost: this much memory, a
+/// few times over, for each message that is scanned.
+pub const MIME_DERIVED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Octets of a boundary that is honoured (RFC 2046 says 70; some programs make longer ones).
 pub const MIME_BOUNDARY_BYTES_MAX: usize = 200;
 /// RFC 2231 parameters of one field that are parsed. Reason: CVE-2026-27859.
@@ -33,6 +36,14 @@ pub const MIME_ADDRESSES_MAX: usize = 10_000;
 pub const MIME_COMMENT_DEPTH_MAX: usize = 32;
 /// Message ids of References that threads use: the last ones.
 pub const MIME_REFERENCES_MAX: usize = 100;
+/// Octets of a message id that threads use. Reason: RFC 5322 2.1.1 gives a line no more.
+pub const MIME_REFERENCE_BYTES_MAX: usize = 998;
+/// Octets of an encoded word that is decoded: RFC 2047 2 says 75, some programs put whole subjects in one.
+pub const MIME_ENCODED_WORD_BYTES_MAX: usize = 4096;
+/// Characters of a preview (RFC 8970 3.1).
+pub const MIME_PREVIEW_CHARS_MAX: usize = 256;
+/// Stored octets of a text part that a preview is made of. Reason: style sheets stand before the text in HTML.
+pub const MIME_PREVIEW_SOURCE_BYTES_MAX: usize = 16 * 1024;
 /// Octets of a message's cached structure that are kept in the index; a larger one is made anew from the blob.
 pub const STRUCTURE_BYTES_MAX: usize = 64 * 1024;
 
@@ -144,6 +155,17 @@ pub const SESSIONS_PER_ACCOUNT_MAX: usize = 100;
 pub const POP3_LINE_BYTES_MAX: usize = 255;
 /// Octets without a line end after which the connection is closed.
 pub const POP3_LINE_CLOSE_BYTES: usize = 4096;
+/// Octets that the machine takes at once. Cost: this much per session, once more while it waits for an answer.
+pub const POP3_READ_BYTES_MAX: usize = 16 * 1024;
+/// Octets of answers after which the machine waits for the server to send them; one answer line may go beyond.
+pub const POP3_OUTPUT_STEP_BYTES: usize = 16 * 1024;
+/// Errors of one session at which it is closed.
+pub const POP3_ERRORS_MAX: u32 = 50;
+/// Failed logins of one session at which it is closed.
+pub const POP3_AUTH_FAILURES_MAX: u32 = 5;
+/// NOOP, CAPA, STAT and RSET in a row, with no command on a message between them, at which a session is closed. Reason:
+/// they cost the client nothing; ten seconds apart, this many last for a day.
+pub const POP3_JUNK_COMMANDS_MAX: u32 = 10_000;
 /// How long a client may be silent (RFC 1939 3 asks for 10 minutes at least).
 pub const POP3_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
