@@ -16,6 +16,7 @@ use crate::dial::{HELLO_TIMEOUT, has_common_version, hello};
 use crate::frame::{self, Frame, Hello, NOTICE_BYTES_MAX, Status};
 use crate::identity::{CertificateName, Presented};
 use crate::link::{CloseCode, write_frame};
+use crate::refusals::explain;
 use crate::serve::{run_link, serve_joiner};
 use crate::tls::ALPN;
 use crate::transport::Inner;
@@ -64,7 +65,7 @@ async fn handshake(inner: &Arc<Inner>, incoming: Incoming, pending: Pending) {
         Ok(Ok(connection)) => connection,
         Ok(Err(error @ (quinn::ConnectionError::TransportError(_) | quinn::ConnectionError::ConnectionClosed(_)))) => {
             // Wrong authority, expired, no certificate, wrong protocol, spent token: rustls says which.
-            return refused(&error.to_string());
+            return refused(&explain(&error));
         }
         Ok(Err(_)) | Err(_) => return,
     };

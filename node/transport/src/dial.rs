@@ -12,12 +12,14 @@ use tokio::time::{sleep, timeout};
 use crate::frame::{self, FRAME_VERSION, Frame, Hello, Status};
 use crate::link::{CloseCode, Link, read_answer, write_frame};
 use crate::peer::Peer;
+use crate::refusals::explain;
 use crate::serve::run_link;
 use crate::tls;
 use crate::transport::Inner;
 
 /// Keeps a node connected for as long as it is wanted. Ends when the transport shuts down.
 pub(crate) async fn keep_connected(inner: Arc<Inner>, peer: Arc<Peer>) {
+    let mut failures = 0_u32;
     while !inner.is_closing() {
         if !peer.is_wanted() || peer.links().iter().any(|link| link.is_open()) {
             peer.wake.notified().await;
@@ -28,37 +30,34 @@ pub(crate) async fn keep_connected(inner: Arc<Inner>, peer: Arc<Peer>) {
             Some(address) => dial(&inner, &peer, &address).await,
             None => None,
         };
-        let lives_long = match link {
-            Some(link) => {
-                inner.install(&peer, &link);
-                // Not before it is installed: a waiting request takes an attempt that ended without a link as failed.
-                peer.change_dial(|dial| {
-                    (dial.dialling, dial.failures) = (false, 0);
-                    dial.attempts = dial.attempts.wrapping_add(1);
-                });
-                run_link(&inner, &link).await;
-                inner.uninstall(&peer, &link);
-                link.born.elapsed() >= SHORT_LIFE
-            }
-            None => false,
-        };
-        let mut failures = 0;
+        if let Some(link) = &link {
+            inner.install(&peer, link);
+        }
+        // Not before it is installed: a waiting request takes an attempt that ended without a link as failed.
         peer.change_dial(|dial| {
-            if dial.dialling {
-                dial.attempts = dial.attempts.wrapping_add(1);
-            }
             dial.dialling = false;
-            dial.failures = if lives_long { 0 } else { dial.failures.saturating_add(1) };
-            failures = dial.failures;
+            dial.attempts = dial.attempts.wrapping_add(1);
+            dial.failures = if link.is_some() {
+                0
+            } else {
+                dial.failures.saturating_add(1)
+            };
         });
         inner.bump();
-        if failures > 0 {
-            tokio::select! {
-                biased;
-                // The directory or the wish changed.
-                () = peer.wake.notified() => {}
-                () = sleep(back_off(failures, inner.entropy.below(1 << 16))) => {}
+        failures = failures.saturating_add(1);
+        if let Some(link) = link {
+            run_link(&inner, &link).await;
+            inner.uninstall(&peer, &link);
+            if link.born.elapsed() >= SHORT_LIFE {
+                failures = 0;
+                continue;
             }
+        }
+        tokio::select! {
+            biased;
+            // The directory or the wish changed.
+            () = peer.wake.notified() => {}
+            () = sleep(back_off(failures, inner.entropy.below(1 << 16))) => {}
         }
     }
 }
@@ -103,9 +102,7 @@ enum Failure {
 impl From<ConnectionError> for Failure {
     fn from(error: ConnectionError) -> Self {
         match &error {
-            ConnectionError::TransportError(_) | ConnectionError::ConnectionClosed(_) => {
-                Self::Refusal(error.to_string())
-            }
+            ConnectionError::TransportError(_) | ConnectionError::ConnectionClosed(_) => Self::Refusal(explain(&error)),
             ConnectionError::ApplicationClosed(_) if !CloseCode::is_harmless(&error) => {
                 Self::Refusal(error.to_string())
             }
@@ -130,17 +127,12 @@ async fn connect(inner: &Arc<Inner>, peer: &Peer, address: SocketAddr) -> Result
         connection.close(0_u32.into(), b"not the member's key");
         return Err(Failure::Refusal("not the member's key".to_owned()));
     }
-    let answer = match timeout(HELLO_TIMEOUT, say_hello(inner, &connection)).await {
-        Ok(Some(hello)) => hello,
-        Ok(None) | Err(_) => {
-            return Err(match connection.close_reason() {
-                Some(reason) => reason.into(),
-                None => {
-                    connection.close(0_u32.into(), b"no hello");
-                    Failure::Refusal("no hello in time".to_owned())
-                }
-            });
+    let Ok(Some(answer)) = timeout(HELLO_TIMEOUT, say_hello(inner, &connection)).await else {
+        if let Some(reason) = connection.close_reason() {
+            return Err(reason.into());
         }
+        connection.close(CloseCode::BadHello.number(), CloseCode::BadHello.reason());
+        return Err(Failure::Refusal("no hello in time, or no common version".to_owned()));
     };
     Ok(inner.new_link(peer.node, answer, true, connection))
 }

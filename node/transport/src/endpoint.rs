@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use core_types::limits::PEER_STREAMS_MAX;
+use core_types::limits::{HANDSHAKES_MAX, PEER_STREAMS_MAX};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     AsyncUdpSocket, ClientConfig, Endpoint, EndpointConfig, IdleTimeout, Runtime, ServerConfig, TokioRuntime,
@@ -52,6 +52,9 @@ pub(crate) fn open(socket: Socket, server: Option<ServerConfig>) -> io::Result<E
 
 pub(crate) fn server_config(tls: Arc<QuicServerConfig>, tuning: &Tuning) -> ServerConfig {
     let mut config = ServerConfig::with_crypto(tls);
+    config
+        .max_incoming(HANDSHAKES_MAX)
+        .incoming_buffer_size_total(INCOMING_BYTES_MAX);
     config.transport_config(Arc::new(transport_config(tuning)));
     config
 }
@@ -85,3 +88,5 @@ fn transport_config(tuning: &Tuning) -> TransportConfig {
 const IDLE_TIMEOUT_MILLIS: u32 = 2000;
 const KEEP_ALIVE: Duration = Duration::from_millis(500);
 const CLASSES: u32 = 5;
+/// Octets of all handshakes that nobody has looked at yet.
+const INCOMING_BYTES_MAX: u64 = 16 * 1024 * 1024;

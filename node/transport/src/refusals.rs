@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use quinn::ConnectionError;
+use rustls::AlertDescription;
 use tokio::time::Instant;
 
 /// Remembers which addresses were written about lately. Memory: [`ADDRESSES_MAX`] entries.
@@ -54,6 +56,29 @@ impl Refusals {
         );
         Some(0)
     }
+}
+
+/// Says in an administrator's words why a handshake failed, with what the TLS library said behind it.
+pub(crate) fn explain(error: &ConnectionError) -> String {
+    let code = match error {
+        ConnectionError::TransportError(error) => u64::from(error.code),
+        ConnectionError::ConnectionClosed(close) => u64::from(close.error_code),
+        _ => return error.to_string(),
+    };
+    // RFC 9001 4.8: a TLS alert is the code 0x0100 plus its number.
+    let alert = code
+        .checked_sub(0x100)
+        .and_then(|alert| u8::try_from(alert).ok())
+        .map(AlertDescription::from);
+    let words = match alert {
+        Some(AlertDescription::CertificateRequired) => "no certificate",
+        Some(AlertDescription::UnknownCA | AlertDescription::DecryptError) => "certificate of another authority",
+        Some(AlertDescription::CertificateExpired) => "certificate expired or not yet valid",
+        Some(AlertDescription::AccessDenied) => "join token spent, expired or unknown",
+        Some(AlertDescription::NoApplicationProtocol) => "wrong protocol",
+        _ => return error.to_string(),
+    };
+    format!("{words} ({error})")
 }
 
 const QUIET: Duration = Duration::from_secs(10);

@@ -365,18 +365,19 @@ impl Call<'_> {
     }
 
     fn way(&self, attempts: u64, patience: Instant, failed_relays: &BTreeSet<NodeId>) -> Way {
-        if let Some(link) = self.peer.usable().and_then(|_| self.peer.link(self.inner.node)) {
+        let direct = self.peer.link(self.inner.node);
+        if let Some(link) = direct.clone().filter(|link| link.is_usable()) {
             return Way::Over(link);
         }
         let dial = self.peer.dial();
         let relay = self.inner.relay(self.peer.node, failed_relays);
-        let silent = self.peer.link(self.inner.node);
         if let Some(link) = relay
-            && (silent.is_some() || dial.failures > 0 || Instant::now() >= patience)
+            && (direct.is_some() || dial.failures > 0 || Instant::now() >= patience)
         {
             return Way::Over(link);
         }
-        if let Some(link) = silent {
+        // Silent, but there is nothing better.
+        if let Some(link) = direct {
             return Way::Over(link);
         }
         let failed_now = dial.attempts != attempts || (dial.failures > 0 && !dial.dialling);
