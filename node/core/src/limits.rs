@@ -85,6 +85,24 @@ pub const FRAME_BYTES_MAX: u64 = 8 * 1024 * 1024;
 pub const CHUNK_BYTES: usize = 1024 * 1024;
 /// Requests that one peer may have under way here, for each class of stream.
 pub const PEER_REQUESTS_MAX: u32 = 1024;
+/// Streams that one node keeps open to a peer at once, for each class; further requests wait. Reason: QUIC keeps a table
+/// entry for each stream that a peer may open. Cost: some 300 octets each.
+pub const PEER_STREAMS_MAX: u32 = 256;
+/// Octets of one class's requests, and of its answers that wait to be sent, held for one peer; further ones are refused
+/// as busy. Cost: this much, twice for each class and peer, at worst.
+pub const PEER_CLASS_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Octets of a frame's header between nodes.
+pub const FRAME_HEADER_BYTES_MAX: usize = 256;
+/// Octets of a request to join and of its answer.
+pub const JOIN_BYTES_MAX: u64 = 64 * 1024;
+/// Octets of a join token as text.
+pub const JOIN_TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Addresses in a join token.
+pub const JOIN_TOKEN_ADDRESSES_MAX: usize = 16;
+/// Handshakes under way from which a new address has to prove itself with a Retry (RFC 9000 8.1.2).
+pub const HANDSHAKES_RETRY: usize = 64;
+/// Handshakes under way at one node; further ones are dropped. Cost: some 20 KiB each.
+pub const HANDSHAKES_MAX: usize = 1024;
 /// Replicas of one group; a slot is given to each.
 pub const SLOTS_MAX: u8 = 31;
 /// How long a voter may leave a put unanswered before it is skipped.
