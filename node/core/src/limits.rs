@@ -131,6 +131,19 @@ pub const SMTP_ERRORS_SLOW: u32 = 10;
 pub const SMTP_ERRORS_MAX: u32 = 20;
 /// NOOP, RSET, VRFY and HELP without a message; further ones count as errors.
 pub const SMTP_JUNK_COMMANDS_MAX: u32 = 100;
+/// Recipients that do not exist in one session of the relay listener, after which it is closed. Reason: harvesting.
+pub const SMTP_UNKNOWN_RECIPIENTS_MAX: u32 = 20;
+/// Octets of a BDAT chunk below which it is tiny.
+pub const SMTP_CHUNK_TINY_BYTES: u64 = 1024;
+/// Tiny BDAT chunks without a delivered message, after which the session is closed.
+pub const SMTP_CHUNKS_TINY_MAX: u32 = 1000;
+/// Octets of pipelined commands that wait for the answer to an earlier one; above it the server stops reading. Cost:
+/// this much and one read ([`SMTP_READ_BYTES_MAX`]) per connection.
+pub const SMTP_PENDING_BYTES_MAX: usize = 16 * 1024;
+/// Octets that the server hands to the session machine at once.
+pub const SMTP_READ_BYTES_MAX: usize = 64 * 1024;
+/// How many times the size limit of a message is read and thrown away before the connection is closed.
+pub const SMTP_DRAIN_FACTOR: u64 = 2;
 /// How long one command may take as a whole (RFC 5321 4.5.3.2).
 pub const SMTP_COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 /// Octets per second below which DATA is given up, averaged over [`SMTP_DATA_RATE_WINDOW`].
