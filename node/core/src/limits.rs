@@ -221,3 +221,12 @@ pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 pub const OP_TIME_STEP_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Unsettled ops of one boot of one node that a group remembers; a further one is refused until some are settled.
 pub const UNSETTLED_OPS_MAX: usize = 4096;
+
+// The queue.
+
+/// How long a message waits in the queue before it is given up (RFC 5321 4.5.4.1 asks for four to five days at least).
+pub const QUEUE_EXPIRY: Duration = Duration::from_secs(5 * 24 * 3600);
+/// The first pause before a recipient that is one of ours is tried again; it doubles up to [`QUEUE_RETRY_MAX`].
+pub const QUEUE_FIRST_RETRY: Duration = Duration::from_secs(2);
+/// The longest pause between two attempts.
+pub const QUEUE_RETRY_MAX: Duration = Duration::from_secs(3600);
