@@ -105,12 +105,30 @@ enum Mode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Line,
-    Literal { left: u64 },
-    AppendData { append: Tag, accepted: bool, sync: bool, left: u64, nul: bool },
-    AppendTail { append: Tag, cr: bool, nul: bool },
+    Literal {
+        left: u64,
+    },
+    AppendData {
+        append: Tag,
+        accepted: bool,
+        sync: bool,
+        left: u64,
+        nul: bool,
+    },
+    AppendTail {
+        append: Tag,
+        cr: bool,
+        nul: bool,
+    },
     /// The command is refused, its rest is read past. `tail`: the last octets of the line.
-    SkipLine { refusal: Refusal, tail: Vec<u8> },
-    SkipLiteral { refusal: Refusal, left: u64 },
+    SkipLine {
+        refusal: Refusal,
+        tail: Vec<u8>,
+    },
+    SkipLiteral {
+        refusal: Refusal,
+        left: u64,
+    },
     Refuse(Refusal),
     Closed,
 }
@@ -167,14 +185,21 @@ impl CommandReader {
     /// skipped if it sends them in any case, then [`Event::Refused`] comes with this refusal.
     pub fn refuse_append(&mut self, refusal: Refusal) {
         match self.state {
-            State::AppendData { accepted: false, sync: true, .. } => self.state = State::Refuse(refusal),
+            State::AppendData {
+                accepted: false,
+                sync: true,
+                ..
+            } => self.state = State::Refuse(refusal),
             State::AppendData { left, .. } => {
                 self.skip_left = self.skip_bytes_max();
                 self.state = State::SkipLiteral { refusal, left };
             }
             State::AppendTail { .. } => {
                 self.skip_left = self.skip_bytes_max();
-                self.state = State::SkipLine { refusal, tail: Vec::new() };
+                self.state = State::SkipLine {
+                    refusal,
+                    tail: Vec::new(),
+                };
             }
             _ => {}
         }
@@ -205,8 +230,14 @@ impl CommandReader {
                     let refusal = refusal.clone();
                     Some(self.refuse(refusal))
                 }
-                State::AppendData { left: 0, append, nul, .. } => {
-                    self.state = State::AppendTail { append: append.clone(), cr: false, nul: *nul };
+                State::AppendData {
+                    left: 0, append, nul, ..
+                } => {
+                    self.state = State::AppendTail {
+                        append: append.clone(),
+                        cr: false,
+                        nul: *nul,
+                    };
                     None
                 }
                 State::Literal { left: 0 } => {
@@ -215,7 +246,10 @@ impl CommandReader {
                     None
                 }
                 State::SkipLiteral { left: 0, refusal } => {
-                    self.state = State::SkipLine { refusal: refusal.clone(), tail: Vec::new() };
+                    self.state = State::SkipLine {
+                        refusal: refusal.clone(),
+                        tail: Vec::new(),
+                    };
                     None
                 }
                 _ if input.is_empty() => return None,
@@ -225,7 +259,9 @@ impl CommandReader {
                     self.command.extend_from_slice(chunk);
                     None
                 }
-                State::AppendData { left, nul, accepted, .. } => {
+                State::AppendData {
+                    left, nul, accepted, ..
+                } => {
                     let chunk = take(input, left);
                     *accepted = true;
                     *nul |= chunk.contains(&0);
@@ -280,7 +316,10 @@ impl CommandReader {
                 Mode::Command => tag_of(&self.command),
                 Mode::Authenticate(tag) | Mode::Idle(tag) => Some(tag.clone()),
             };
-            let refusal = Refusal { tag, ..self.refusal(Status::Bad, None, "Lines end with CRLF") };
+            let refusal = Refusal {
+                tag,
+                ..self.refusal(Status::Bad, None, "Lines end with CRLF")
+            };
             return Some(self.refuse(refusal));
         }
         self.text_count = self.text_count.saturating_sub(1);
@@ -288,7 +327,12 @@ impl CommandReader {
             Mode::Command => {}
             Mode::Authenticate(_) => return Some(self.handle_authenticate_line()),
             Mode::Idle(tag) => {
-                let refusal = Refusal { tag: Some(tag.clone()), status: Status::Bad, code: None, text: "Expected DONE" };
+                let refusal = Refusal {
+                    tag: Some(tag.clone()),
+                    status: Status::Bad,
+                    code: None,
+                    text: "Expected DONE",
+                };
                 if !self.command.eq_ignore_ascii_case(b"DONE") {
                     return Some(self.refuse(refusal));
                 }
@@ -334,7 +378,11 @@ impl CommandReader {
     fn handle_literal<'a>(&mut self, header: Header) -> Option<Event<'a>> {
         // RFC 7888 5: a larger one breaks the protocol, and where its octets end is not for us to guess.
         if !header.sync && self.literal_minus && header.length > IMAP_LITERAL_MINUS_BYTES_MAX {
-            return Some(self.fatal(Status::Bad, Some(Code::TooBig), "Non-synchronizing literal over 4096 octets"));
+            return Some(self.fatal(
+                Status::Bad,
+                Some(Code::TooBig),
+                "Non-synchronizing literal over 4096 octets",
+            ));
         }
         self.command.extend_from_slice(b"\r\n");
         if command_word(&self.command).eq_ignore_ascii_case(b"APPEND") {
@@ -353,7 +401,9 @@ impl CommandReader {
         }
         self.literal_count += 1;
         self.literal_bytes = self.literal_bytes.saturating_add(header.length);
-        let held = u64::try_from(self.command.len()).unwrap_or(u64::MAX).saturating_add(header.length);
+        let held = u64::try_from(self.command.len())
+            .unwrap_or(u64::MAX)
+            .saturating_add(header.length);
         let preauth_bytes_max = u64::try_from(IMAP_PREAUTH_BYTES_MAX).unwrap_or(u64::MAX);
         if header.length > IMAP_LITERAL_BYTES_MAX
             || self.literal_bytes > IMAP_LITERALS_BYTES_MAX
@@ -392,7 +442,9 @@ impl CommandReader {
 
     /// CRLF behind an APPEND's message. Anything else would be a second message (RFC 3502), which is not offered.
     fn read_append_tail<'a>(&mut self, input: &mut &[u8]) -> Option<Event<'a>> {
-        let State::AppendTail { append, cr, nul } = &mut self.state else { return None };
+        let State::AppendTail { append, cr, nul } = &mut self.state else {
+            return None;
+        };
         let (next, rest) = input.split_first()?;
         match (*cr, next) {
             (false, b'\r') => {
@@ -424,7 +476,10 @@ impl CommandReader {
                     text: "Unexpected text after the message",
                 };
                 self.skip_left = self.skip_bytes_max();
-                self.state = State::SkipLine { refusal, tail: Vec::new() };
+                self.state = State::SkipLine {
+                    refusal,
+                    tail: Vec::new(),
+                };
                 None
             }
         }
@@ -443,7 +498,9 @@ impl CommandReader {
             return Some(self.fatal(Status::Bye, Some(Code::TooBig), "Command line over the limit"));
         };
         self.skip_left = skip_left;
-        let State::SkipLine { refusal, tail } = &mut self.state else { return None };
+        let State::SkipLine { refusal, tail } = &mut self.state else {
+            return None;
+        };
         let kept = chunk.len().saturating_sub(TAIL_BYTES);
         tail.extend_from_slice(chunk.get(kept..).unwrap_or(&[]));
         keep_tail(tail);
@@ -474,7 +531,10 @@ impl CommandReader {
         self.skip_left = skip_left;
         self.command = Vec::new();
         self.quotes = QuoteScan::default();
-        self.state = State::SkipLiteral { refusal, left: header.length };
+        self.state = State::SkipLiteral {
+            refusal,
+            left: header.length,
+        };
         None
     }
 
@@ -515,7 +575,12 @@ impl CommandReader {
             Mode::Command => tag_of(&self.command),
             Mode::Authenticate(tag) | Mode::Idle(tag) => Some(tag.clone()),
         };
-        Refusal { tag, status, code, text }
+        Refusal {
+            tag,
+            status,
+            code,
+            text,
+        }
     }
 
     fn refusal_of(&self, error: ParseError) -> Refusal {
