@@ -203,7 +203,6 @@ impl<'a> Encoder<'a> {
     }
 
     /// Starts a FETCH response.
-    #[must_use]
     pub fn fetch(self, sequence_number: u32) -> FetchEncoder<'a> {
         FetchEncoder::begin(self.out, sequence_number)
     }

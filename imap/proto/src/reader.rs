@@ -9,68 +9,21 @@
 //! A literal is announced by `{n}` at the very end of a line, outside of a quoted string. Client and server thus agree
 //! on where a command ends even if its middle makes no sense.
 
+mod event;
 mod literal;
 #[cfg(test)]
 mod tests;
 
 use core_types::limits::{
     IMAP_LINE_BYTES_MAX, IMAP_LITERAL_BYTES_MAX, IMAP_LITERAL_MINUS_BYTES_MAX, IMAP_LITERALS_BYTES_MAX,
-    IMAP_LITERALS_MAX, IMAP_PREAUTH_BYTES_MAX, MESSAGE_BYTES_MAX, SASL_BYTES_MAX,
+    IMAP_LITERALS_MAX, IMAP_PREAUTH_BYTES_MAX, IMAP_TAG_BYTES_MAX, MESSAGE_BYTES_MAX, SASL_BYTES_MAX,
 };
 
-use crate::command::{Append, Command, Secret, Tag};
+use crate::command::{Append, Secret, Tag};
 use crate::encode::{Code, Status};
 use crate::parse::{ParseError, command_word, decode_sasl, parse_append, parse_command, tag_of};
+pub use event::{Event, Fatal, Refusal};
 use literal::{Header, QuoteScan, is_http};
-
-/// What the client's octets amount to.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// A whole command.
-    Command(Command),
-    /// Send a continuation request: the client waits before it sends a literal.
-    Continue,
-    /// Answer this; the command is over. During an APPEND: drop what was received. During IDLE or AUTHENTICATE: that is
-    /// over, too.
-    Refused(Refusal),
-    /// An APPEND up to its message. Call [`CommandReader::accept_append`] (and send a continuation if
-    /// [`Append::sync`]) or [`CommandReader::refuse_append`].
-    AppendStart(Append),
-    /// The next octets of the message, straight from the input; never empty.
-    AppendData(&'a [u8]),
-    /// The message is whole: as many octets as were announced, none of them NUL, and the command ended behind them.
-    AppendEnd,
-    /// The client's next SASL message, after [`CommandReader::begin_authenticate`].
-    AuthenticateResponse(Secret),
-    /// DONE, after [`CommandReader::begin_idle`].
-    IdleDone,
-    /// Say this and close the connection. No event follows.
-    Fatal(Fatal),
-}
-
-/// Why a command is not carried out; [`crate::Encoder::refusal`] writes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The command's tag; `None` when it had none that may be echoed.
-    pub tag: Option<Tag>,
-    /// [`Status::No`] or [`Status::Bad`]
-    pub status: Status,
-    /// The response code.
-    pub code: Option<Code>,
-    /// For a person.
-    pub text: &'static str,
-}
-
-/// Why the connection must be closed; [`crate::Encoder::fatal`] writes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fatal {
-    /// [`Status::Bye`], or [`Status::Bad`] where the RFC asks for that.
-    pub status: Status,
-    /// The response code.
-    pub code: Option<Code>,
-    /// For a person.
-    pub text: &'static str,
-}
 
 /// Reads one connection's commands. After STARTTLS a new one is needed, so that nothing from before is kept.
 #[derive(Debug)]
@@ -291,7 +244,10 @@ impl CommandReader {
         let over = self.text_count + chunk.len() > self.line_bytes_max() + 1
             || (!self.logged_in && self.command.len() + chunk.len() > IMAP_PREAUTH_BYTES_MAX + 1);
         if over {
-            let refusal = self.refusal(Status::Bad, Some(Code::TooBig), "Command line over the limit");
+            let mut refusal = self.refusal(Status::Bad, Some(Code::TooBig), "Command line over the limit");
+            if self.mode == Mode::Command {
+                refusal.tag = tag_of(&[head(&self.command), head(chunk)].concat());
+            }
             let mut tail = self.segment().to_vec();
             keep_tail(&mut tail);
             self.skip_left = self.skip_bytes_max();
@@ -625,6 +581,11 @@ fn take<'a>(input: &mut &'a [u8], left: &mut u64) -> &'a [u8] {
     *input = rest;
     *left = left.saturating_sub(u64::try_from(length).unwrap_or(u64::MAX));
     chunk
+}
+
+/// As much of a line's start as may hold a tag and what ends it.
+fn head(line: &[u8]) -> &[u8] {
+    line.get(..=IMAP_TAG_BYTES_MAX).unwrap_or(line)
 }
 
 fn keep_tail(tail: &mut Vec<u8>) {

@@ -303,9 +303,9 @@ impl Parser<'_> {
 
     /// RFC 3501 `date-text`: `1-Feb-1994`.
     pub(super) fn parse_date_text(&mut self) -> Parsed<Date> {
-        let day = match self.take_while(|byte| byte.is_ascii_digit()) {
-            &[ones @ b'0'..=b'9'] => ones - b'0',
-            &[tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => (tens - b'0') * 10 + (ones - b'0'),
+        let day = match *self.take_while(|byte| byte.is_ascii_digit()) {
+            [ones @ b'0'..=b'9'] => ones - b'0',
+            [tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => (tens - b'0') * 10 + (ones - b'0'),
             _ => return bad("Invalid date"),
         };
         self.expect(b'-', "Invalid date")?;
