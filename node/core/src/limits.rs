@@ -173,6 +173,18 @@ pub const IMAP_SEARCH_DEPTH_MAX: usize = 64;
 pub const IMAP_LIST_DEPTH_MAX: usize = 32;
 /// Octets of a non-synchronising literal where only LITERAL- is offered (RFC 7888).
 pub const IMAP_LITERAL_MINUS_BYTES_MAX: u64 = 4096;
+/// Items of one FETCH. Reason: far above what clients send. Cost: each is an answer per message.
+pub const IMAP_FETCH_ITEMS_MAX: usize = 256;
+/// Patterns of one LIST. Reason: clients send two or three. Cost: each is matched with every name.
+pub const IMAP_LIST_PATTERNS_MAX: usize = 16;
+/// Octets of a quoted string in a response; longer ones are literals. Reason: clients read lines into small buffers.
+pub const IMAP_QUOTED_BYTES_MAX: usize = 1000;
+/// Pairs of ID (RFC 2971 3.3).
+pub const IMAP_ID_PAIRS_MAX: usize = 30;
+/// Octets of a field of ID (RFC 2971 3.3).
+pub const IMAP_ID_FIELD_BYTES_MAX: usize = 30;
+/// Octets of a value of ID (RFC 2971 3.3).
+pub const IMAP_ID_VALUE_BYTES_MAX: usize = 1024;
 /// How long a client may be silent after login (RFC 9051 5.4 asks for 30 minutes at least).
 pub const IMAP_IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// How long a client may be silent before login.
