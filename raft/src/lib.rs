@@ -1,1 +1,3 @@
 //! Consensus: openraft behind our own face, the shared log, snapshots, the index engine, group membership.
+
+mod types;
