@@ -11,7 +11,6 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use core_types::{codec, limits};
