@@ -53,13 +53,19 @@ impl Address {
         if local_part.is_empty() || domain.is_empty() {
             return Err(AddressError::NoDomain);
         }
-        Ok(Self { local_part: LocalPart::parse(local_part)?, domain: Domain::parse(domain)? })
+        Ok(Self {
+            local_part: LocalPart::parse(local_part)?,
+            domain: Domain::parse(domain)?,
+        })
     }
 
     /// The form under which accounts and aliases are kept: local part folded.
     #[must_use]
     pub fn folded(&self) -> Self {
-        Self { local_part: LocalPart(self.local_part.folded()), domain: self.domain.clone() }
+        Self {
+            local_part: LocalPart(self.local_part.folded()),
+            domain: self.domain.clone(),
+        }
     }
 
     /// Whether the local part needs SMTPUTF8 on the wire. (The domain never does: it is kept as A-labels.)
@@ -87,7 +93,10 @@ impl LocalPart {
         let inner = if let Some(rest) = text.strip_prefix('"') {
             unquote(rest.strip_suffix('"').ok_or(AddressError::LocalPart)?)?
         } else {
-            if !text.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext)) {
+            if !text
+                .split('.')
+                .all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
+            {
                 return Err(AddressError::LocalPart);
             }
             text.to_owned()
@@ -110,7 +119,12 @@ impl LocalPart {
 
 impl fmt::Display for LocalPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.0.is_empty() && self.0.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext)) {
+        if !self.0.is_empty()
+            && self
+                .0
+                .split('.')
+                .all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
+        {
             return f.write_str(&self.0);
         }
         f.write_str("\"")?;
@@ -136,12 +150,16 @@ impl Domain {
         if let Some(literal) = text.strip_prefix('[') {
             let literal = literal.strip_suffix(']').ok_or(AddressError::Domain)?;
             let valid = match literal.get(..5) {
-                Some(tag) if tag.eq_ignore_ascii_case("IPv6:") => {
-                    literal.get(5..).is_some_and(|rest| rest.parse::<std::net::Ipv6Addr>().is_ok())
-                }
+                Some(tag) if tag.eq_ignore_ascii_case("IPv6:") => literal
+                    .get(5..)
+                    .is_some_and(|rest| rest.parse::<std::net::Ipv6Addr>().is_ok()),
                 _ => literal.parse::<std::net::Ipv4Addr>().is_ok(),
             };
-            return if valid { Ok(Self(text.to_ascii_lowercase())) } else { Err(AddressError::Domain) };
+            return if valid {
+                Ok(Self(text.to_ascii_lowercase()))
+            } else {
+                Err(AddressError::Domain)
+            };
         }
         let text = text.strip_suffix('.').unwrap_or(text);
         let ascii = if text.is_ascii() {
@@ -153,7 +171,9 @@ impl Domain {
             (1..=63).contains(&label.len())
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
         };
         if ascii.len() <= DOMAIN_BYTES_MAX && ascii.split('.').all(label_fits) {
             Ok(Self(ascii))
@@ -209,7 +229,14 @@ mod tests {
 
     #[test]
     fn addresses_round_trip() {
-        for text in ["a@example.org", "\"a b\"@example.org", "\"\"@x.example", "a@[127.0.0.1]", "a@[ipv6:::1]", "ü@x.example"] {
+        for text in [
+            "a@example.org",
+            "\"a b\"@example.org",
+            "\"\"@x.example",
+            "a@[127.0.0.1]",
+            "a@[ipv6:::1]",
+            "ü@x.example",
+        ] {
             let address = Address::parse(text).unwrap();
             assert_eq!(address.to_string(), text);
             assert_eq!(Address::parse(&address.to_string()), Ok(address));
@@ -220,8 +247,24 @@ mod tests {
     fn malformed_addresses_are_refused() {
         let long = format!("{}@x.example", "a".repeat(65));
         for text in [
-            "", "a", "@x", "a@", "a..b@x", ".a@x", "a\0@x", "a\r\n@x", "a b@x", "\"a@x", "\"a\"b\"@x", "a@-x", "a@x..y", "a@[1.2.3]", "a@x y",
-            "\"a\r\nb\"@x", "a@\u{202e}", &long,
+            "",
+            "a",
+            "@x",
+            "a@",
+            "a..b@x",
+            ".a@x",
+            "a\0@x",
+            "a\r\n@x",
+            "a b@x",
+            "\"a@x",
+            "\"a\"b\"@x",
+            "a@-x",
+            "a@x..y",
+            "a@[1.2.3]",
+            "a@x y",
+            "\"a\r\nb\"@x",
+            "a@\u{202e}",
+            &long,
         ] {
             assert!(Address::parse(text).is_err(), "{text:?}");
         }
@@ -238,6 +281,9 @@ mod tests {
 
     #[test]
     fn a_domain_in_unicode_is_its_a_label() {
-        assert_eq!(Domain::parse("Bücher.example").unwrap().as_str(), "xn--bcher-kva.example");
+        assert_eq!(
+            Domain::parse("Bücher.example").unwrap().as_str(),
+            "xn--bcher-kva.example"
+        );
     }
 }

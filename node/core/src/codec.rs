@@ -34,10 +34,14 @@ pub enum CodecError {
 /// # Errors
 /// [`CodecError::TooLarge`] above `limit` bytes (the version byte not counted).
 pub fn encode<T: Serialize + ?Sized>(version: u8, value: &T, limit: u64) -> Result<Vec<u8>, CodecError> {
-    let size = options(limit).serialized_size(value).map_err(|error| from_bincode(&error, limit))?;
+    let size = options(limit)
+        .serialized_size(value)
+        .map_err(|error| from_bincode(&error, limit))?;
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0).saturating_add(1));
     bytes.push(version);
-    options(limit).serialize_into(&mut bytes, value).map_err(|error| from_bincode(&error, limit))?;
+    options(limit)
+        .serialize_into(&mut bytes, value)
+        .map_err(|error| from_bincode(&error, limit))?;
     Ok(bytes)
 }
 
@@ -48,12 +52,17 @@ pub fn encode<T: Serialize + ?Sized>(version: u8, value: &T, limit: u64) -> Resu
 pub fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8], limit: u64) -> Result<T, CodecError> {
     let (found, body) = bytes.split_first().ok_or(CodecError::Empty)?;
     if *found != version {
-        return Err(CodecError::UnknownVersion { found: *found, known: version });
+        return Err(CodecError::UnknownVersion {
+            found: *found,
+            known: version,
+        });
     }
     if body.len() as u64 > limit {
         return Err(CodecError::TooLarge(limit));
     }
-    options(limit).deserialize(body).map_err(|error| from_bincode(&error, limit))
+    options(limit)
+        .deserialize(body)
+        .map_err(|error| from_bincode(&error, limit))
 }
 
 /// The version byte of an encoded value.
@@ -63,7 +72,10 @@ pub fn version_of(bytes: &[u8]) -> Option<u8> {
 }
 
 fn options(limit: u64) -> impl Options {
-    bincode::DefaultOptions::new().with_fixint_encoding().with_little_endian().with_limit(limit)
+    bincode::DefaultOptions::new()
+        .with_fixint_encoding()
+        .with_little_endian()
+        .with_limit(limit)
 }
 
 fn from_bincode(error: &bincode::Error, limit: u64) -> CodecError {
@@ -82,11 +94,20 @@ mod tests {
         let bytes = encode(1, &("text", 7_u32), 100).unwrap();
         assert_eq!(decode::<(String, u32)>(1, &bytes, 100), Ok(("text".to_owned(), 7)));
         assert_eq!(decode::<u8>(1, &[], 9), Err(CodecError::Empty));
-        assert!(matches!(decode::<u8>(2, &bytes, 100), Err(CodecError::UnknownVersion { found: 1, known: 2 })));
+        assert!(matches!(
+            decode::<u8>(2, &bytes, 100),
+            Err(CodecError::UnknownVersion { found: 1, known: 2 })
+        ));
         let mut longer = bytes.clone();
         longer.push(0);
-        assert!(matches!(decode::<(String, u32)>(1, &longer, 100), Err(CodecError::Malformed(_))));
-        assert!(matches!(decode::<(String, u32)>(1, &bytes[..9], 100), Err(CodecError::Malformed(_))));
+        assert!(matches!(
+            decode::<(String, u32)>(1, &longer, 100),
+            Err(CodecError::Malformed(_))
+        ));
+        assert!(matches!(
+            decode::<(String, u32)>(1, &bytes[..9], 100),
+            Err(CodecError::Malformed(_))
+        ));
     }
 
     #[test]

@@ -150,7 +150,11 @@ impl DiskError {
     /// An error at a path.
     #[must_use]
     pub fn new(kind: DiskErrorKind, path: &str, detail: impl Into<String>) -> Self {
-        Self { kind, path: path.to_owned(), detail: detail.into() }
+        Self {
+            kind,
+            path: path.to_owned(),
+            detail: detail.into(),
+        }
     }
 }
 

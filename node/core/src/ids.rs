@@ -150,7 +150,13 @@ mod tests {
     fn hex_round_trips_and_refuses_everything_else() {
         let id = BlobId::of(b"x");
         assert_eq!(BlobId::parse_hex(&id.to_string()), Some(id));
-        for wrong in ["", "00", &id.to_string().to_uppercase(), &format!("{id}0"), "\u{e9}".repeat(32).as_str()] {
+        for wrong in [
+            "",
+            "00",
+            &id.to_string().to_uppercase(),
+            &format!("{id}0"),
+            "\u{e9}".repeat(32).as_str(),
+        ] {
             assert_eq!(BlobId::parse_hex(wrong), None, "{wrong}");
         }
     }

@@ -71,7 +71,9 @@ impl Batch {
 
     /// The entries in key order; a value of `None` is a deletion.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&[u8], Option<&[u8]>)> {
-        self.entries.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
+        self.entries
+            .iter()
+            .map(|(key, value)| (key.as_slice(), value.as_deref()))
     }
 
     /// The entries with `from <= key < to`, in key order.

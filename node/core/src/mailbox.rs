@@ -62,7 +62,10 @@ impl Flags {
     /// Only these system flags.
     #[must_use]
     pub fn system(bits: u8) -> Self {
-        Self { system: bits & 0b1_1111, keywords: BTreeSet::new() }
+        Self {
+            system: bits & 0b1_1111,
+            keywords: BTreeSet::new(),
+        }
     }
 
     /// Whether all of these system flags are set.
@@ -102,7 +105,8 @@ impl Keyword {
         let atom_char = |byte: u8| {
             byte.is_ascii_graphic() && !matches!(byte, b'(' | b')' | b'{' | b'%' | b'*' | b'"' | b'\\' | b']')
         };
-        (!text.is_empty() && text.len() <= KEYWORD_BYTES_MAX && text.bytes().all(atom_char)).then(|| Self(text.to_owned()))
+        (!text.is_empty() && text.len() <= KEYWORD_BYTES_MAX && text.bytes().all(atom_char))
+            .then(|| Self(text.to_owned()))
     }
 
     /// As it was first written.
@@ -180,7 +184,10 @@ impl MailboxName {
         if text.len() > MAILBOX_NAME_BYTES_MAX {
             return Err(MailboxNameError::TooLong);
         }
-        if text.chars().any(|c| c.is_control() || matches!(c, '*' | '%' | '\u{2028}' | '\u{2029}' | '\u{FEFF}')) {
+        if text
+            .chars()
+            .any(|c| c.is_control() || matches!(c, '*' | '%' | '\u{2028}' | '\u{2029}' | '\u{FEFF}'))
+        {
             return Err(MailboxNameError::BadCharacter);
         }
         if text.split(Self::SEPARATOR).count() > MAILBOX_DEPTH_MAX {
@@ -217,13 +224,17 @@ impl MailboxName {
     /// The name one level up; `None` at the top.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
-        self.0.rsplit_once(Self::SEPARATOR).map(|(parent, _)| Self(parent.to_owned()))
+        self.0
+            .rsplit_once(Self::SEPARATOR)
+            .map(|(parent, _)| Self(parent.to_owned()))
     }
 
     /// Whether this name lies below `other` (`a/b` below `a`).
     #[must_use]
     pub fn is_below(&self, other: &Self) -> bool {
-        self.0.strip_prefix(&other.0).is_some_and(|rest| rest.starts_with(Self::SEPARATOR))
+        self.0
+            .strip_prefix(&other.0)
+            .is_some_and(|rest| rest.starts_with(Self::SEPARATOR))
     }
 
     /// This name with the leading `from` replaced by `to`; `None` when it is neither `from` nor below it.
@@ -236,7 +247,8 @@ impl MailboxName {
             return Some(Ok(to.clone()));
         }
         let rest = self.0.strip_prefix(&from.0)?;
-        rest.starts_with(Self::SEPARATOR).then(|| Self::parse(&format!("{}{rest}", to.0)))
+        rest.starts_with(Self::SEPARATOR)
+            .then(|| Self::parse(&format!("{}{rest}", to.0)))
     }
 }
 
@@ -250,7 +262,11 @@ const INBOX: &str = "INBOX";
 
 fn fold_inbox(text: &str) -> String {
     let (first, rest) = text.split_at(text.find(MailboxName::SEPARATOR).unwrap_or(text.len()));
-    if first.eq_ignore_ascii_case(INBOX) { format!("{INBOX}{rest}") } else { text.to_owned() }
+    if first.eq_ignore_ascii_case(INBOX) {
+        format!("{INBOX}{rest}")
+    } else {
+        text.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -266,7 +282,9 @@ mod tests {
 
     #[test]
     fn names_that_look_like_paths_or_patterns_are_refused() {
-        for name in ["", "/", "a//b", "/a", "a/", "..", "a/../b", "./a", "a\0b", "a\r\nb", "a*", "%", "\u{7f}"] {
+        for name in [
+            "", "/", "a//b", "/a", "a/", "..", "a/../b", "./a", "a\0b", "a\r\nb", "a*", "%", "\u{7f}",
+        ] {
             assert!(MailboxName::parse(name).is_err(), "{name:?}");
         }
     }
@@ -275,7 +293,10 @@ mod tests {
     fn name_limits_are_exact() {
         assert!(MailboxName::parse(&"a".repeat(MAILBOX_NAME_BYTES_MAX - 1)).is_ok());
         assert!(MailboxName::parse(&"a".repeat(MAILBOX_NAME_BYTES_MAX)).is_ok());
-        assert_eq!(MailboxName::parse(&"a".repeat(MAILBOX_NAME_BYTES_MAX + 1)), Err(MailboxNameError::TooLong));
+        assert_eq!(
+            MailboxName::parse(&"a".repeat(MAILBOX_NAME_BYTES_MAX + 1)),
+            Err(MailboxNameError::TooLong)
+        );
         let deep = |levels: usize| MailboxName::parse(&vec!["a"; levels].join("/"));
         assert!(deep(MAILBOX_DEPTH_MAX - 1).is_ok() && deep(MAILBOX_DEPTH_MAX).is_ok());
         assert_eq!(deep(MAILBOX_DEPTH_MAX + 1), Err(MailboxNameError::TooDeep));

@@ -1,8 +1,8 @@
 //! What can be asked of a group: commands, as they stand in the log.
 
 use core_types::{
-    AccountId, Address, BlobId, Domain, EmailId, Flags, GroupId, Incarnation, MailboxGuid, MailboxName, MessageGuid, ModSeq,
-    NodeId, OpId, QueueId, SiteId, UnixMillis,
+    AccountId, Address, BlobId, Domain, EmailId, Flags, GroupId, Incarnation, MailboxGuid, MailboxName, MessageGuid,
+    ModSeq, NodeId, OpId, QueueId, SiteId, UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,8 @@
 //! The rows of the states, as they are stored and as readers get them. Every stored row begins with a version byte.
 
 use core_types::{
-    AccountId, Address, BlobId, Domain, EmailId, Flags, GroupId, Incarnation, Keyword, MailboxGuid, MailboxName, MessageGuid,
-    ModSeq, NodeId, QueueId, SiteId, Uid, UidValidity, UnixMillis,
+    AccountId, Address, BlobId, Domain, EmailId, Flags, GroupId, Incarnation, Keyword, MailboxGuid, MailboxName,
+    MessageGuid, ModSeq, NodeId, QueueId, SiteId, Uid, UidValidity, UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 
