@@ -16,7 +16,11 @@ pub(crate) async fn run<T: Send + 'static>(
         // Whoever waited may have gone; the work is done all the same.
         let _ = sender.send(job());
     }));
-    receiver
-        .await
-        .unwrap_or_else(|_| Err(DiskError::new(DiskErrorKind::Other, "", "the job was dropped before it ended")))
+    receiver.await.unwrap_or_else(|_| {
+        Err(DiskError::new(
+            DiskErrorKind::Other,
+            "",
+            "the job was dropped before it ended",
+        ))
+    })
 }

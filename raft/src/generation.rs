@@ -70,7 +70,11 @@ impl GroupRows {
         incarnation: Incarnation,
     ) -> Result<Arc<Self>, KvError> {
         let mut prefix = [KEY_VERSION; 9];
-        for (byte, value) in prefix.iter_mut().skip(1).zip(group.0.to_be_bytes().into_iter().chain(incarnation.0.to_be_bytes())) {
+        for (byte, value) in prefix
+            .iter_mut()
+            .skip(1)
+            .zip(group.0.to_be_bytes().into_iter().chain(incarnation.0.to_be_bytes()))
+        {
             *byte = value;
         }
         let rows = Self {
@@ -118,7 +122,10 @@ impl GroupRows {
 
     /// A view of the live rows as they are now. Nothing is applied while it is held, so it is held for one query only.
     pub(crate) async fn view(self: &Arc<Self>) -> LiveView {
-        LiveView { _guard: Arc::clone(&self.lock).read_owned().await, rows: Arc::clone(self) }
+        LiveView {
+            _guard: Arc::clone(&self.lock).read_owned().await,
+            rows: Arc::clone(self),
+        }
     }
 
     /// Keeps the present state readable until the pin is dropped. Not to be called while a write is under way.
@@ -128,7 +135,11 @@ impl GroupRows {
         let (id, base) = (pins.last, self.live());
         pins.open.insert(id, base);
         pins.saved.insert(id);
-        Pin { rows: Arc::clone(self), id, base }
+        Pin {
+            rows: Arc::clone(self),
+            id,
+            base,
+        }
     }
 
     /// Begins to write another state beside the live one.
@@ -140,18 +151,27 @@ impl GroupRows {
             .find(|base| *base != live && !pins.busy.contains(base) && !pins.open.values().any(|used| used == base))
             .ok_or_else(|| KvError::Io("every base of the group is in use".to_owned()))?;
         pins.busy.insert(base);
-        Ok(Install { rows: Arc::clone(self), base, done: false })
+        Ok(Install {
+            rows: Arc::clone(self),
+            base,
+            done: false,
+        })
     }
 
     /// Removes what no pin needs any more.
     pub(crate) fn collect(&self) -> Result<(), KvError> {
         loop {
-            let Some(prefix) = self.pins().garbage.first().cloned() else { return Ok(()) };
+            let Some(prefix) = self.pins().garbage.first().cloned() else {
+                return Ok(());
+            };
             self.clear(&prefix)?;
             let mut pins = self.pins();
             pins.garbage.retain(|other| *other != prefix);
             if let Some(space) = prefix.get(9)
-                && !pins.garbage.iter().any(|other| other.get(9).is_some_and(|left| left & 0x0F == space & 0x0F))
+                && !pins
+                    .garbage
+                    .iter()
+                    .any(|other| other.get(9).is_some_and(|left| left & 0x0F == space & 0x0F))
                 && space & 0x0F != self.live()
             {
                 pins.busy.remove(&(space & 0x0F));
@@ -163,7 +183,13 @@ impl GroupRows {
         let live = self.live();
         let saved: Vec<u64> = {
             let pins = self.pins();
-            let Some(newest) = pins.open.iter().rev().find(|(_, base)| **base == live).map(|(pin, _)| *pin) else {
+            let Some(newest) = pins
+                .open
+                .iter()
+                .rev()
+                .find(|(_, base)| **base == live)
+                .map(|(pin, _)| *pin)
+            else {
                 return Ok(());
             };
             pins.saved.range(newest..).copied().collect()
@@ -191,8 +217,12 @@ impl GroupRows {
         pins.open.remove(&id);
         let oldest = pins.open.iter().find(|(_, other)| **other == base).map(|(pin, _)| *pin);
         if base == live {
-            let unread: Vec<u64> =
-                pins.saved.iter().copied().filter(|pin| oldest.is_none_or(|oldest| *pin < oldest)).collect();
+            let unread: Vec<u64> = pins
+                .saved
+                .iter()
+                .copied()
+                .filter(|pin| oldest.is_none_or(|oldest| *pin < oldest))
+                .collect();
             for pin in unread {
                 pins.saved.remove(&pin);
                 pins.garbage.push(self.save_key(base, pin, &[]));
@@ -255,7 +285,11 @@ impl GroupRows {
         let (from, to) = ([prefix, from].concat(), [prefix, to].concat());
         let mut stripped =
             |key: &[u8], value: &[u8]| key.get(prefix.len()..).is_none_or(|logical| visit(logical, value));
-        if back { self.engine.scan_back(&from, &to, &mut stripped) } else { self.engine.scan(&from, &to, &mut stripped) }
+        if back {
+            self.engine.scan_back(&from, &to, &mut stripped)
+        } else {
+            self.engine.scan(&from, &to, &mut stripped)
+        }
     }
 }
 
@@ -322,23 +356,44 @@ impl Pin {
     }
 
     /// What of a part of the range is there, and where the next part begins.
-    fn merge_chunk(&self, from: &[u8], to: &[u8], limit: usize) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, Option<Vec<u8>>), KvError> {
+    fn merge_chunk(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, Option<Vec<u8>>), KvError> {
         let mut merged: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
         let mut bound: Option<Vec<u8>> = None;
         let mut add = |source: Chunk, is_save: bool| {
             let (entries, truncated) = source;
             if truncated && let Some((last, _)) = entries.last() {
-                bound = Some(bound.take().map_or_else(|| last.clone(), |other| other.min(last.clone())));
+                bound = Some(
+                    bound
+                        .take()
+                        .map_or_else(|| last.clone(), |other| other.min(last.clone())),
+                );
             }
             for (key, value) in entries {
-                let value = if is_save { value.split_first().and_then(|(tag, old)| (*tag == 1).then(|| old.to_vec())) } else { Some(value) };
+                let value = if is_save {
+                    value
+                        .split_first()
+                        .and_then(|(tag, old)| (*tag == 1).then(|| old.to_vec()))
+                } else {
+                    Some(value)
+                };
                 merged.insert(key, value);
             }
         };
-        add(self.source(&self.rows.key(SPACE_ROWS | self.base, &[]), from, to, limit)?, false);
+        add(
+            self.source(&self.rows.key(SPACE_ROWS | self.base, &[]), from, to, limit)?,
+            false,
+        );
         // From the newest to the oldest, so that the first save at or above this pin has the last word.
         for pin in self.layers().into_iter().rev() {
-            add(self.source(&self.rows.save_key(self.base, pin, &[]), from, to, limit)?, true);
+            add(
+                self.source(&self.rows.save_key(self.base, pin, &[]), from, to, limit)?,
+                true,
+            );
         }
         let rows = merged
             .into_iter()

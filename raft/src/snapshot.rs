@@ -57,8 +57,15 @@ impl fmt::Debug for SnapshotFile {
 
 /// The name of the snapshot at a log id.
 pub(crate) fn path_of(header: &Header) -> String {
-    let (term, index) = header.meta.last_log_id.as_ref().map_or((0, 0), |id| (id.leader_id.term, id.index));
-    format!("{DIRECTORY}/{}-{}-{term}-{index}.snap", header.group, header.incarnation)
+    let (term, index) = header
+        .meta
+        .last_log_id
+        .as_ref()
+        .map_or((0, 0), |id| (id.leader_id.term, id.index));
+    format!(
+        "{DIRECTORY}/{}-{}-{term}-{index}.snap",
+        header.group, header.incarnation
+    )
 }
 
 /// Writes a new snapshot under a temporary name.
@@ -92,7 +99,9 @@ impl Writer {
             rows: 0,
         };
         // The limit above is far below 2^32.
-        writer.buffer.extend_from_slice(&u32::try_from(encoded.len()).unwrap_or(END_OF_ROWS).to_le_bytes());
+        writer
+            .buffer
+            .extend_from_slice(&u32::try_from(encoded.len()).unwrap_or(END_OF_ROWS).to_le_bytes());
         writer.buffer.extend_from_slice(&encoded);
         Ok(writer)
     }
@@ -155,7 +164,13 @@ pub(crate) fn verify(disk: &dyn Disk, path: &str) -> Result<SnapshotFile, DiskEr
     let Some(hash) = reader.verified else {
         return Err(reader.damaged("rows do not end"));
     };
-    Ok(SnapshotFile { path: path.to_owned(), header: reader.header, length: reader.offset, hash, file })
+    Ok(SnapshotFile {
+        path: path.to_owned(),
+        header: reader.header,
+        length: reader.offset,
+        hash,
+        file,
+    })
 }
 
 /// The newest whole snapshot of a group. Unfinished and damaged files and older snapshots are removed.
@@ -173,10 +188,13 @@ pub(crate) fn load_newest(
     let mut found: Vec<((u64, u64), String)> = Vec::new();
     for name in names.into_iter().filter(|name| name.starts_with(&prefix)) {
         let path = format!("{DIRECTORY}/{name}");
-        match name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".snap")).and_then(|rest| {
-            let (term, index) = rest.split_once('-')?;
-            Some((index.parse().ok()?, term.parse().ok()?))
-        }) {
+        match name
+            .strip_prefix(&prefix)
+            .and_then(|rest| rest.strip_suffix(".snap"))
+            .and_then(|rest| {
+                let (term, index) = rest.split_once('-')?;
+                Some((index.parse().ok()?, term.parse().ok()?))
+            }) {
             Some(place) => found.push((place, path)),
             None => disk.remove(&path)?,
         }
@@ -295,14 +313,20 @@ impl RowReader {
             self.used = 0;
             let old = self.buffer.len();
             self.buffer.resize(old + BUFFER_BYTES, 0);
-            let got = self.file.read_at(self.offset, self.buffer.get_mut(old..).unwrap_or_default())?;
+            let got = self
+                .file
+                .read_at(self.offset, self.buffer.get_mut(old..).unwrap_or_default())?;
             self.buffer.truncate(old + got);
             self.offset += got as u64;
             if got == 0 {
                 return Err(self.damaged("file ends early"));
             }
         }
-        let bytes = self.buffer.get(self.used..self.used + count).unwrap_or_default().to_vec();
+        let bytes = self
+            .buffer
+            .get(self.used..self.used + count)
+            .unwrap_or_default()
+            .to_vec();
         self.used += count;
         self.hasher.update(&bytes);
         Ok(bytes)
@@ -323,12 +347,17 @@ mod tests {
         Header {
             group: GroupId(3),
             incarnation: Incarnation(1),
-            meta: SnapshotMeta { last_log_id, ..SnapshotMeta::default() },
+            meta: SnapshotMeta {
+                last_log_id,
+                ..SnapshotMeta::default()
+            },
         }
     }
 
     fn rows(count: u32) -> Vec<(Vec<u8>, Vec<u8>)> {
-        (0..count).map(|row| (row.to_be_bytes().to_vec(), vec![7; (row % 3000) as usize])).collect()
+        (0..count)
+            .map(|row| (row.to_be_bytes().to_vec(), vec![7; (row % 3000) as usize]))
+            .collect()
     }
 
     fn write(disk: &Arc<FaultyDisk>, index: u64, count: u32) -> SnapshotFile {
@@ -343,7 +372,10 @@ mod tests {
         let written = write(&disk, 9, 2000);
         disk.crash_strictly();
         let loaded = load_newest(&*disk, GroupId(3), Incarnation(1)).unwrap().unwrap();
-        assert_eq!((loaded.length, loaded.hash, &loaded.header), (written.length, written.hash, &header(9)));
+        assert_eq!(
+            (loaded.length, loaded.hash, &loaded.header),
+            (written.length, written.hash, &header(9))
+        );
         let mut reader = RowReader::open(&loaded.path, loaded.file).unwrap();
         let mut seen = Vec::new();
         loop {

@@ -38,7 +38,10 @@ pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) fn log_id(term: u64, index: u64) -> LogId {
     use openraft::vote::RaftLeaderId;
     // The node is not part of a committed leader's id: there is one leader per term.
-    openraft::LogId::new(openraft::impls::leader_id_std::LeaderId { term, voted_for: 0 }.to_committed(), index)
+    openraft::LogId::new(
+        openraft::impls::leader_id_std::LeaderId { term, voted_for: 0 }.to_committed(),
+        index,
+    )
 }
 
 /// The version of an encoded command in the log and in requests to propose one.

@@ -50,7 +50,10 @@ impl SledEngine {
             Ok(result) => result.map_err(from_sled)?,
             Err(_) => return Err(KvError::Damaged("sled panicked while it opened the index".to_owned())),
         };
-        let data = fs::OpenOptions::new().write(true).open(directory.join("db")).map_err(from_io)?;
+        let data = fs::OpenOptions::new()
+            .write(true)
+            .open(directory.join("db"))
+            .map_err(from_io)?;
         Ok(Self { db, data })
     }
 
@@ -72,7 +75,13 @@ impl SledEngine {
             .ok_or_else(|| KvError::Io("no name left for the damaged index".to_owned()))?;
         fs::rename(directory, &aside).map_err(from_io)?;
         tracing::error!(directory = %aside.display(), reason, "index set aside");
-        Ok((Self::open(directory, cache_bytes)?, Some(SetAside { directory: aside, reason })))
+        Ok((
+            Self::open(directory, cache_bytes)?,
+            Some(SetAside {
+                directory: aside,
+                reason,
+            }),
+        ))
     }
 }
 
@@ -172,7 +181,9 @@ mod tests {
         let path = directory.path().join("index");
         {
             let engine = SledEngine::open(&path, CACHE).unwrap();
-            engine.write(&batch(&[("a", "1"), ("b", "2"), ("c", "3")], &[])).unwrap();
+            engine
+                .write(&batch(&[("a", "1"), ("b", "2"), ("c", "3")], &[]))
+                .unwrap();
             engine.write(&batch(&[("c", "4")], &["b"])).unwrap();
             engine.checkpoint().unwrap();
         }
@@ -180,13 +191,16 @@ mod tests {
         assert_eq!(engine.get(b"a").unwrap(), Some(b"1".to_vec()));
         assert_eq!(engine.get(b"b").unwrap(), None);
         let mut seen = Vec::new();
-        engine.scan_back(b"a", b"d", &mut |key, value| {
-            seen.push((key.to_vec(), value.to_vec()));
-            true
-        })
-        .unwrap();
+        engine
+            .scan_back(b"a", b"d", &mut |key, value| {
+                seen.push((key.to_vec(), value.to_vec()));
+                true
+            })
+            .unwrap();
         assert_eq!(seen, [(b"c".to_vec(), b"4".to_vec()), (b"a".to_vec(), b"1".to_vec())]);
-        engine.scan(b"b", b"a", &mut |_, _| panic!("an inverted range is empty")).unwrap();
+        engine
+            .scan(b"b", b"a", &mut |_, _| panic!("an inverted range is empty"))
+            .unwrap();
     }
 
     #[test]
@@ -196,7 +210,9 @@ mod tests {
         {
             let engine = SledEngine::open(&path, CACHE).unwrap();
             for round in 0..200_u32 {
-                engine.write(&batch(&[(&format!("key {round}"), &"x".repeat(2000))], &[])).unwrap();
+                engine
+                    .write(&batch(&[(&format!("key {round}"), &"x".repeat(2000))], &[]))
+                    .unwrap();
             }
             engine.checkpoint().unwrap();
         }
