@@ -142,8 +142,17 @@ impl Group {
     /// As [`Self::propose`].
     pub async fn propose_within(&self, command: Command, patience: Duration) -> Result<Proposed, ProposeError> {
         let data = EncodedCommand::encode(&command).map_err(|_| ProposeError::TooLarge)?;
-        let pick = |answer| if let Answer::Proposed(attempt) = answer { Some(attempt) } else { None };
-        Ok(self.inner.ask_leader(Ask::Propose(data), Instant::now() + patience, pick).await?)
+        let pick = |answer| {
+            if let Answer::Proposed(attempt) = answer {
+                Some(attempt)
+            } else {
+                None
+            }
+        };
+        Ok(self
+            .inner
+            .ask_leader(Ask::Propose(data), Instant::now() + patience, pick)
+            .await?)
     }
 
     /// Returns when this replica shows every change that was acknowledged anywhere before the call, within
@@ -161,11 +170,21 @@ impl Group {
     /// As [`Self::read_barrier`].
     pub async fn read_barrier_within(&self, patience: Duration) -> Result<(), BarrierError> {
         let deadline = Instant::now() + patience;
-        let pick = |answer| if let Answer::ReadIndex(attempt) = answer { Some(attempt) } else { None };
-        let next = self.inner.ask_leader(Ask::ReadIndex, deadline, pick).await.map_err(|failure| match failure {
-            Failure::Closed(reason) => BarrierError::Closed(reason),
-            Failure::NoLeader | Failure::Unknown | Failure::Refused(_) => BarrierError::NoLeader,
-        })?;
+        let pick = |answer| {
+            if let Answer::ReadIndex(attempt) = answer {
+                Some(attempt)
+            } else {
+                None
+            }
+        };
+        let next = self
+            .inner
+            .ask_leader(Ask::ReadIndex, deadline, pick)
+            .await
+            .map_err(|failure| match failure {
+                Failure::Closed(reason) => BarrierError::Closed(reason),
+                Failure::NoLeader | Failure::Unknown | Failure::Refused(_) => BarrierError::NoLeader,
+            })?;
         self.inner.wait_applied(next, deadline).await
     }
 
@@ -174,7 +193,9 @@ impl Group {
     /// # Errors
     /// [`BarrierError`] after the time, or when the replica is closed.
     pub async fn wait_applied(&self, index: u64, patience: Duration) -> Result<(), BarrierError> {
-        self.inner.wait_applied(index.saturating_add(1), Instant::now() + patience).await
+        self.inner
+            .wait_applied(index.saturating_add(1), Instant::now() + patience)
+            .await
     }
 
     /// Whether this replica is the leader, confirmed by a majority during the call.
@@ -208,7 +229,8 @@ impl Group {
     /// # Errors
     /// [`ProposeError`].
     pub async fn change_voters(&self, voters: &BTreeSet<NodeId>) -> Result<(), ProposeError> {
-        self.change(Change::Voters(voters.iter().map(|node| node.0).collect())).await
+        self.change(Change::Voters(voters.iter().map(|node| node.0).collect()))
+            .await
     }
 
     /// Has the leader hand over to another voter.
@@ -220,7 +242,13 @@ impl Group {
     }
 
     async fn change(&self, change: Change) -> Result<(), ProposeError> {
-        let pick = |answer| if let Answer::Changed(attempt) = answer { Some(attempt) } else { None };
+        let pick = |answer| {
+            if let Answer::Changed(attempt) = answer {
+                Some(attempt)
+            } else {
+                None
+            }
+        };
         let deadline = Instant::now() + self.inner.config.request_timeout;
         Ok(self.inner.ask_leader(Ask::Change(change), deadline, pick).await?)
     }
@@ -256,12 +284,22 @@ impl Inner {
         let mut hint = None;
         loop {
             if let Some(reason) = self.replica.closed() {
-                return Err(if may_be_done { Failure::Unknown } else { Failure::Closed(reason) });
+                return Err(if may_be_done {
+                    Failure::Unknown
+                } else {
+                    Failure::Closed(reason)
+                });
             }
             if Instant::now() >= deadline {
-                return Err(if may_be_done { Failure::Unknown } else { Failure::NoLeader });
+                return Err(if may_be_done {
+                    Failure::Unknown
+                } else {
+                    Failure::NoLeader
+                });
             }
-            let leader = hint.take().or_else(|| self.raft.metrics().borrow_watched().current_leader);
+            let leader = hint
+                .take()
+                .or_else(|| self.raft.metrics().borrow_watched().current_leader);
             let attempt = match leader {
                 None => Attempt::NotLeader(None),
                 Some(leader) if leader == self.node().0 => {
@@ -292,7 +330,10 @@ impl Inner {
         deadline: Instant,
         pick: &impl Fn(Answer) -> Option<Attempt<T>>,
     ) -> Attempt<T> {
-        let timeout = self.config.rpc_timeout.min(deadline.saturating_duration_since(Instant::now()));
+        let timeout = self
+            .config
+            .rpc_timeout
+            .min(deadline.saturating_duration_since(Instant::now()));
         // The leader gives up a little earlier than we do, so that its word comes in time.
         let patience = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) * 9 / 10;
         let request = match ask.clone() {

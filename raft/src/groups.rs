@@ -92,9 +92,17 @@ impl Groups {
         if self.group(group).is_some() {
             return Err(OpenError::IsOpen(group));
         }
-        let Dependencies { disk, pool, engine, rpc, log } = self.inner.dependencies.clone();
+        let Dependencies {
+            disk,
+            pool,
+            engine,
+            rpc,
+            log,
+        } = self.inner.dependencies.clone();
         let failed = |detail: String| OpenError::Log { group, detail };
-        let store = LogStore::open(log, GroupKey { group, incarnation }).await.map_err(|error| failed(error.to_string()))?;
+        let store = LogStore::open(log, GroupKey { group, incarnation })
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         let loading = Arc::clone(&disk);
         let (rows, snapshot) = blocking::run(&*pool, move || {
             let rows = GroupRows::open(engine, group, incarnation);
@@ -102,11 +110,28 @@ impl Groups {
         })
         .await?;
         let apply = self.inner.apply;
-        let replica = Arc::new(Replica::new(group, incarnation, kind, rows?, disk, pool, apply, snapshot));
+        let replica = Arc::new(Replica::new(
+            group,
+            incarnation,
+            kind,
+            rows?,
+            disk,
+            pool,
+            apply,
+            snapshot,
+        ));
         let machine = Machine::open(Arc::clone(&replica))?;
-        let network = Network { rpc, group, incarnation, timeout: self.inner.config.rpc_timeout };
-        let timers =
-            if group == GroupId::DIRECTORY { self.inner.config.directory_timers } else { self.inner.config.timers };
+        let network = Network {
+            rpc,
+            group,
+            incarnation,
+            timeout: self.inner.config.rpc_timeout,
+        };
+        let timers = if group == GroupId::DIRECTORY {
+            self.inner.config.directory_timers
+        } else {
+            self.inner.config.timers
+        };
         let settings = Arc::new(openraft_config(&self.inner.config, timers).map_err(failed)?);
         let node = self.inner.config.node.0;
         let raft = Raft::new(node, settings, network.clone(), store, machine)
@@ -148,7 +173,12 @@ impl Groups {
 
     /// Stops all groups, then makes the index durable.
     pub async fn shutdown(&self) {
-        let task = self.inner.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let task = self
+            .inner
+            .maintenance
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(task) = task {
             task.abort();
         }
@@ -167,9 +197,10 @@ impl Service for Groups {
         let frame: Frame = frame::decode(&request).map_err(|error| Refused(error.to_string()))?;
         let reply: Reply = match self.group(frame.group) {
             None => Err(Rejection::UnknownGroup(frame.group)),
-            Some(group) if group.incarnation() != frame.incarnation => {
-                Err(Rejection::OtherIncarnation { group: frame.group, ours: group.incarnation() })
-            }
+            Some(group) if group.incarnation() != frame.incarnation => Err(Rejection::OtherIncarnation {
+                group: frame.group,
+                ours: group.incarnation(),
+            }),
             Some(group) => group.inner.serve(from, frame.request).await,
         };
         frame::encode(&reply).map_err(|error| Refused(error.to_string()))
@@ -184,7 +215,9 @@ impl Inner {
     async fn checkpoint(&self) -> Result<(), DiskError> {
         let engine = Arc::clone(&self.dependencies.engine);
         let done = blocking::run(&*self.dependencies.pool, move || {
-            engine.checkpoint().map_err(|error| DiskError::new(DiskErrorKind::SyncFailed, "index", error.to_string()))
+            engine
+                .checkpoint()
+                .map_err(|error| DiskError::new(DiskErrorKind::SyncFailed, "index", error.to_string()))
         })
         .await;
         if let Err(error) = &done {
@@ -199,7 +232,9 @@ impl Inner {
 
 /// Looks after all groups until they are gone.
 async fn maintain(inner: Weak<Inner>) {
-    let Some(config) = inner.upgrade().map(|inner| Arc::clone(&inner.config)) else { return };
+    let Some(config) = inner.upgrade().map(|inner| Arc::clone(&inner.config)) else {
+        return;
+    };
     let mut ticks = tokio::time::interval(config.maintenance_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut checkpoint_at = Instant::now() + config.checkpoint_interval;

@@ -51,7 +51,11 @@ impl Network {
         request: Request,
         timeout: Duration,
     ) -> Result<Answer, CallError> {
-        let frame = Frame { group: self.group, incarnation: self.incarnation, request };
+        let frame = Frame {
+            group: self.group,
+            incarnation: self.incarnation,
+            request,
+        };
         let bytes = frame::encode(&frame).map_err(|_| CallError::TooLarge(limits::FRAME_BYTES_MAX))?;
         let answer = self.rpc.call(to, class, ServiceId::RAFT, bytes, timeout).await?;
         frame::decode::<Reply>(&answer)
@@ -71,31 +75,46 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, _: &EmptyNode) -> Peer {
-        Peer { network: self.clone(), target, class: Class::Log }
+        Peer {
+            network: self.clone(),
+            target,
+            class: Class::Log,
+        }
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, _: &EmptyNode) -> Peer {
-        Peer { network: self.clone(), target, class: Class::Control }
+        Peer {
+            network: self.clone(),
+            target,
+            class: Class::Control,
+        }
     }
 
     async fn new_snapshot_client(&mut self, target: u64, _: &EmptyNode) -> Peer {
-        Peer { network: self.clone(), target, class: Class::Bulk }
+        Peer {
+            network: self.clone(),
+            target,
+            class: Class::Bulk,
+        }
     }
 }
 
 impl Peer {
     async fn ask(&self, class: Class, request: Request, action: RPCTypes) -> Result<Answer, RPCError<TypeConfig>> {
         let timeout = self.network.timeout;
-        self.network.call(NodeId(self.target), class, request, timeout).await.map_err(|error| match error {
-            CallError::NoAnswer(_) => RPCError::Timeout(Timeout {
-                action,
-                id: self.network.rpc.node().0,
-                target: self.target,
-                timeout,
-            }),
-            CallError::Unreachable(_) | CallError::Refused(_) => RPCError::Unreachable(Unreachable::new(&error)),
-            CallError::TooLarge(_) | CallError::Busy(_) => RPCError::Network(NetworkError::new(&error)),
-        })
+        self.network
+            .call(NodeId(self.target), class, request, timeout)
+            .await
+            .map_err(|error| match error {
+                CallError::NoAnswer(_) => RPCError::Timeout(Timeout {
+                    action,
+                    id: self.network.rpc.node().0,
+                    target: self.target,
+                    timeout,
+                }),
+                CallError::Unreachable(_) | CallError::Refused(_) => RPCError::Unreachable(Unreachable::new(&error)),
+                CallError::TooLarge(_) | CallError::Busy(_) => RPCError::Network(NetworkError::new(&error)),
+            })
     }
 }
 
@@ -131,8 +150,13 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc.entries.truncate(count);
         let has_prev = rpc.prev_log_id.is_some();
         let last = rpc.entries.last().map(|entry| entry.log_id);
-        match self.ask(self.class, Request::Append(rpc), RPCTypes::AppendEntries).await? {
-            Answer::Append(AppendEntriesResponse::Success) if is_part => Ok(AppendEntriesResponse::PartialSuccess(last)),
+        match self
+            .ask(self.class, Request::Append(rpc), RPCTypes::AppendEntries)
+            .await?
+        {
+            Answer::Append(AppendEntriesResponse::Success) if is_part => {
+                Ok(AppendEntriesResponse::PartialSuccess(last))
+            }
             // openraft takes for granted that only a previous entry can conflict, and would panic.
             Answer::Append(AppendEntriesResponse::Conflict) if !has_prev => Err(unexpected()),
             Answer::Append(response) => Ok(response),
@@ -185,7 +209,14 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         request: TransferLeaderRequest<TypeConfig>,
         _: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.ask(Class::Control, Request::TransferLeader(request), RPCTypes::TransferLeader).await? {
+        match self
+            .ask(
+                Class::Control,
+                Request::TransferLeader(request),
+                RPCTypes::TransferLeader,
+            )
+            .await?
+        {
             Answer::TransferLeader(response) => Ok(response),
             _ => Err(unexpected()),
         }
@@ -199,7 +230,9 @@ pub(crate) fn is_well_formed(request: &AppendEntriesRequest<TypeConfig>) -> bool
     for entry in &request.entries {
         let is_next = match last {
             None => entry.log_id.index == 0,
-            Some(last) => last.index.checked_add(1) == Some(entry.log_id.index) && last.leader_id <= entry.log_id.leader_id,
+            Some(last) => {
+                last.index.checked_add(1) == Some(entry.log_id.index) && last.leader_id <= entry.log_id.leader_id
+            }
         };
         if !is_next {
             return false;

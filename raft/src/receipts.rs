@@ -26,14 +26,23 @@ pub(crate) fn check(
     voters: &BTreeSet<NodeId>,
 ) -> Result<(), ProposeError> {
     if receipts.incarnation != incarnation || receipts.membership_index != membership_index {
-        return Err(ProposeError::StaleMembership { incarnation, index: membership_index });
+        return Err(ProposeError::StaleMembership {
+            incarnation,
+            index: membership_index,
+        });
     }
     let holders: BTreeSet<&NodeId> = receipts.nodes.iter().filter(|node| voters.contains(node)).collect();
-    let taking = voters.iter().filter(|node| holders.contains(node) || !receipts.skipped.contains(node)).count();
+    let taking = voters
+        .iter()
+        .filter(|node| holders.contains(node) || !receipts.skipped.contains(node))
+        .count();
     let least = if voters.len() >= limits::BLOB_COPIES { 2 } else { 1 };
     let wanted = taking.min(limits::BLOB_COPIES).max(least);
     if holders.len() < wanted {
-        return Err(ProposeError::NotEnoughCopies { wanted, have: holders.len() });
+        return Err(ProposeError::NotEnoughCopies {
+            wanted,
+            have: holders.len(),
+        });
     }
     Ok(())
 }
@@ -92,7 +101,12 @@ mod tests {
 
     #[test]
     fn receipts_of_another_membership_or_incarnation_are_stale() {
-        let receipts = Receipts { incarnation: Incarnation(2), membership_index: 9, nodes: vec![NodeId(1)], skipped: vec![] };
+        let receipts = Receipts {
+            incarnation: Incarnation(2),
+            membership_index: 9,
+            nodes: vec![NodeId(1)],
+            skipped: vec![],
+        };
         let voters = [NodeId(1)].into();
         let stale = |incarnation, index| Err(ProposeError::StaleMembership { incarnation, index });
         assert_eq!(check(&receipts, Incarnation(2), 10, &voters), stale(Incarnation(2), 10));

@@ -36,12 +36,27 @@ pub(crate) async fn send(
     let mut offset = 0;
     let mut failures = 0;
     loop {
-        let length = usize::try_from(file.length - offset).unwrap_or(usize::MAX).min(limits::CHUNK_BYTES);
+        let length = usize::try_from(file.length - offset)
+            .unwrap_or(usize::MAX)
+            .min(limits::CHUNK_BYTES);
         let mut bytes = vec![0; length];
-        file.file.read_exact_at(offset, &mut bytes).map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
-        let chunk = Chunk { vote, hash: file.hash, length: file.length, offset, bytes: Bytes::from(bytes) };
-        match network.call(to, Class::Bulk, Request::SnapshotChunk(chunk), CHUNK_TIMEOUT).await {
-            Ok(Answer::SnapshotChunk { vote: theirs, .. }) if theirs > vote => return Ok(SnapshotResponse::new(theirs)),
+        file.file
+            .read_exact_at(offset, &mut bytes)
+            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
+        let chunk = Chunk {
+            vote,
+            hash: file.hash,
+            length: file.length,
+            offset,
+            bytes: Bytes::from(bytes),
+        };
+        match network
+            .call(to, Class::Bulk, Request::SnapshotChunk(chunk), CHUNK_TIMEOUT)
+            .await
+        {
+            Ok(Answer::SnapshotChunk { vote: theirs, .. }) if theirs > vote => {
+                return Ok(SnapshotResponse::new(theirs));
+            }
             // The other end says where it wants to go on; never beyond what it was sent.
             Ok(Answer::SnapshotChunk { next, .. }) if next <= offset + length as u64 => {
                 failures = if next > offset { 0 } else { failures + 1 };
@@ -55,7 +70,9 @@ pub(crate) async fn send(
             Err(error) => return Err(StreamingError::Unreachable(Unreachable::new(&error))),
         }
         if failures > RETRIES {
-            return Err(StreamingError::Network(NetworkError::from_string("the snapshot does not get on")));
+            return Err(StreamingError::Network(NetworkError::from_string(
+                "the snapshot does not get on",
+            )));
         }
     }
     let install = Request::SnapshotInstall { vote, hash: file.hash };
@@ -88,7 +105,13 @@ impl Incoming {
         disk.create_dir_all(snapshot::DIRECTORY)?;
         let file = disk.open(&path, OpenMode::CreateOrOpen)?;
         file.set_len(0)?;
-        Ok(Self { path, file, hash: chunk.hash, length: chunk.length, received: 0 })
+        Ok(Self {
+            path,
+            file,
+            hash: chunk.hash,
+            length: chunk.length,
+            received: 0,
+        })
     }
 
     pub(crate) fn is_of(&self, chunk: &Chunk) -> bool {
@@ -124,12 +147,20 @@ impl Incoming {
     /// Verifies the whole file and gives it its name.
     pub(crate) fn finish(self, disk: &dyn Disk) -> Result<SnapshotFile, DiskError> {
         if self.received != self.length {
-            return Err(DiskError::new(DiskErrorKind::Other, &self.path, "the snapshot is not whole"));
+            return Err(DiskError::new(
+                DiskErrorKind::Other,
+                &self.path,
+                "the snapshot is not whole",
+            ));
         }
         self.file.sync_data()?;
         let verified = snapshot::verify(disk, &self.path)?;
         if verified.hash != self.hash || verified.length != self.length {
-            return Err(DiskError::new(DiskErrorKind::Other, &self.path, "not the snapshot that was announced"));
+            return Err(DiskError::new(
+                DiskErrorKind::Other,
+                &self.path,
+                "not the snapshot that was announced",
+            ));
         }
         let path = snapshot::path_of(&verified.header);
         snapshot::publish(disk, &self.path, &path)?;

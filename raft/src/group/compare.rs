@@ -18,9 +18,16 @@ impl Inner {
             return;
         }
         let membership = self.membership();
-        let others: Vec<NodeId> =
-            membership.voters.union(&membership.learners).copied().filter(|node| *node != self.node()).collect();
-        let asked = others.iter().map(|node| self.network.call(*node, Class::Store, Request::Digests, self.config.rpc_timeout));
+        let others: Vec<NodeId> = membership
+            .voters
+            .union(&membership.learners)
+            .copied()
+            .filter(|node| *node != self.node())
+            .collect();
+        let asked = others.iter().map(|node| {
+            self.network
+                .call(*node, Class::Store, Request::Digests, self.config.rpc_timeout)
+        });
         let answers = join_all(asked).await;
         let mut all: BTreeMap<NodeId, Vec<DigestAt>> = [(self.node(), self.replica.digests())].into();
         for (node, answer) in others.iter().zip(answers) {
@@ -42,7 +49,10 @@ impl Inner {
                     } else {
                         let request = Request::CompareDigest(majority);
                         // A replica that does not answer is asked again at the next comparison.
-                        let _ = self.network.call(node, Class::Store, request, self.config.rpc_timeout).await;
+                        let _ = self
+                            .network
+                            .call(node, Class::Store, request, self.config.rpc_timeout)
+                            .await;
                     }
                 }
             }
@@ -66,7 +76,11 @@ fn judge(all: &BTreeMap<NodeId, Vec<DigestAt>>) -> Verdict {
     let mut at: BTreeMap<u64, BTreeMap<Digest, Vec<NodeId>>> = BTreeMap::new();
     for (node, digests) in all {
         for digest in digests {
-            at.entry(digest.index).or_default().entry(digest.digest).or_default().push(*node);
+            at.entry(digest.index)
+                .or_default()
+                .entry(digest.digest)
+                .or_default()
+                .push(*node);
         }
     }
     let count = |states: &BTreeMap<Digest, Vec<NodeId>>| states.values().map(Vec::len).sum::<usize>();
@@ -81,7 +95,12 @@ fn judge(all: &BTreeMap<NodeId, Vec<DigestAt>>) -> Verdict {
         None => Verdict::Tie(index),
         Some((digest, right)) => Verdict::Odd {
             majority: DigestAt { index, digest: *digest },
-            nodes: states.values().flatten().copied().filter(|node| !right.contains(node)).collect(),
+            nodes: states
+                .values()
+                .flatten()
+                .copied()
+                .filter(|node| !right.contains(node))
+                .collect(),
         },
     }
 }
@@ -92,7 +111,13 @@ mod tests {
 
     fn replicas(list: &[&[(u64, u64)]]) -> BTreeMap<NodeId, Vec<DigestAt>> {
         let digests = |pairs: &[(u64, u64)]| {
-            pairs.iter().map(|(index, digest)| DigestAt { index: *index, digest: [*digest; 4] }).collect()
+            pairs
+                .iter()
+                .map(|(index, digest)| DigestAt {
+                    index: *index,
+                    digest: [*digest; 4],
+                })
+                .collect()
         };
         (1..).map(NodeId).zip(list.iter().map(|pairs| digests(pairs))).collect()
     }
@@ -100,12 +125,31 @@ mod tests {
     #[test]
     fn the_odd_one_of_three_is_named_and_a_tie_names_nobody() {
         assert_eq!(judge(&replicas(&[])), Verdict::Agree);
-        assert_eq!(judge(&replicas(&[&[(64, 1), (128, 2)], &[(64, 1)], &[(128, 2)]])), Verdict::Agree);
         assert_eq!(
-            judge(&replicas(&[&[(64, 1), (128, 2)], &[(64, 1), (128, 3)], &[(64, 1), (128, 2)]])),
-            Verdict::Odd { majority: DigestAt { index: 128, digest: [2; 4] }, nodes: vec![NodeId(2)] }
+            judge(&replicas(&[&[(64, 1), (128, 2)], &[(64, 1)], &[(128, 2)]])),
+            Verdict::Agree
         );
-        assert_eq!(judge(&replicas(&[&[(64, 1)], &[(64, 2)], &[(128, 1)]])), Verdict::Tie(64));
-        assert_eq!(judge(&replicas(&[&[(64, 1)], &[(64, 2)], &[(64, 3)]])), Verdict::Tie(64));
+        assert_eq!(
+            judge(&replicas(&[
+                &[(64, 1), (128, 2)],
+                &[(64, 1), (128, 3)],
+                &[(64, 1), (128, 2)]
+            ])),
+            Verdict::Odd {
+                majority: DigestAt {
+                    index: 128,
+                    digest: [2; 4]
+                },
+                nodes: vec![NodeId(2)]
+            }
+        );
+        assert_eq!(
+            judge(&replicas(&[&[(64, 1)], &[(64, 2)], &[(128, 1)]])),
+            Verdict::Tie(64)
+        );
+        assert_eq!(
+            judge(&replicas(&[&[(64, 1)], &[(64, 2)], &[(64, 3)]])),
+            Verdict::Tie(64)
+        );
     }
 }

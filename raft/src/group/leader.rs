@@ -43,8 +43,7 @@ impl Inner {
             }
             if let Some(receipts) = receipts::of(&command) {
                 let membership = self.membership();
-                let checked =
-                    receipts::check(receipts, self.replica.incarnation, membership.index, &membership.voters);
+                let checked = receipts::check(receipts, self.replica.incarnation, membership.index, &membership.voters);
                 if let Err(error) = checked {
                     return Attempt::Refused(error);
                 }
@@ -85,7 +84,9 @@ impl Inner {
                 let now = metrics.borrow_and_update();
                 let has = |voter: u64| {
                     now.replication.as_ref().is_none_or(|replication| {
-                        replication.get(&voter).is_some_and(|matched| matched.is_some_and(|id| id.index >= index))
+                        replication
+                            .get(&voter)
+                            .is_some_and(|matched| matched.is_some_and(|id| id.index >= index))
                     })
                 };
                 now.membership_config

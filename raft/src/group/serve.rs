@@ -29,15 +29,27 @@ impl Inner {
                 if !network::is_well_formed(&request) {
                     return Err(Rejection::Invalid("entries with a gap or out of order".to_owned()));
                 }
-                self.raft.append_entries(request).await.map(Answer::Append).map_err(|error| self.stopped(&error))
+                self.raft
+                    .append_entries(request)
+                    .await
+                    .map(Answer::Append)
+                    .map_err(|error| self.stopped(&error))
             }
             Request::Vote(request) => {
                 check_sender(from, &request.vote)?;
-                self.raft.vote(request).await.map(Answer::Vote).map_err(|error| self.stopped(&error))
+                self.raft
+                    .vote(request)
+                    .await
+                    .map(Answer::Vote)
+                    .map_err(|error| self.stopped(&error))
             }
             Request::PreVote(request) => {
                 check_sender(from, &request.vote)?;
-                self.raft.pre_vote(request).await.map(Answer::Vote).map_err(|error| self.stopped(&error))
+                self.raft
+                    .pre_vote(request)
+                    .await
+                    .map(Answer::Vote)
+                    .map_err(|error| self.stopped(&error))
             }
             Request::TransferLeader(request) => {
                 check_sender(from, request.from_leader())?;
@@ -69,9 +81,16 @@ impl Inner {
 
     /// Closes this replica if it has another digest than the majority at that index.
     pub(super) fn compare_with_majority(&self, majority: DigestAt) {
-        let ours = self.replica.digests().into_iter().find(|ours| ours.index == majority.index);
+        let ours = self
+            .replica
+            .digests()
+            .into_iter()
+            .find(|ours| ours.index == majority.index);
         if ours.is_some_and(|ours| ours != majority) {
-            self.replica.close(&format!("the state differs from that of the majority at entry {}", majority.index));
+            self.replica.close(&format!(
+                "the state differs from that of the majority at entry {}",
+                majority.index
+            ));
         }
     }
 
@@ -110,7 +129,12 @@ impl Inner {
     }
 
     async fn install(&self, vote: Vote, hash: [u8; 32]) -> Reply {
-        let incoming = self.incoming.lock().await.take().filter(|incoming| *incoming.hash() == hash);
+        let incoming = self
+            .incoming
+            .lock()
+            .await
+            .take()
+            .filter(|incoming| *incoming.hash() == hash);
         let Some(incoming) = incoming else {
             return Err(Rejection::Invalid("no such snapshot was received".to_owned()));
         };
@@ -124,14 +148,24 @@ impl Inner {
         let is_ours = header.group == self.replica.group && header.incarnation == self.replica.incarnation;
         let path = file.path.clone();
         let result = if is_ours && network::may_install(&vote, &header.meta, committed) {
-            let snapshot =
-                openraft::Snapshot { meta: header.meta.clone(), snapshot: Some(file) };
+            let snapshot = openraft::Snapshot {
+                meta: header.meta.clone(),
+                snapshot: Some(file),
+            };
             let answer = self.raft.install_full_snapshot(vote, snapshot).await;
-            answer.map(Answer::SnapshotInstalled).map_err(|error| self.stopped(&error))
+            answer
+                .map(Answer::SnapshotInstalled)
+                .map_err(|error| self.stopped(&error))
         } else {
-            Err(Rejection::Invalid("the snapshot is not one of this group and leader".to_owned()))
+            Err(Rejection::Invalid(
+                "the snapshot is not one of this group and leader".to_owned(),
+            ))
         };
-        if self.replica.current_snapshot().is_none_or(|current| current.path != path) {
+        if self
+            .replica
+            .current_snapshot()
+            .is_none_or(|current| current.path != path)
+        {
             self.remove(path).await;
         }
         result
@@ -149,7 +183,10 @@ impl Inner {
     }
 
     fn incoming_path(&self) -> String {
-        format!("{DIRECTORY}/{}-{}-incoming", self.replica.group, self.replica.incarnation)
+        format!(
+            "{DIRECTORY}/{}-{}-incoming",
+            self.replica.group, self.replica.incarnation
+        )
     }
 }
 
@@ -158,7 +195,10 @@ fn check_sender(from: NodeId, vote: &Vote) -> Result<(), Rejection> {
     if vote.leader_id.voted_for == from.0 {
         Ok(())
     } else {
-        Err(Rejection::Invalid(format!("node {from} speaks for node {}", vote.leader_id.voted_for)))
+        Err(Rejection::Invalid(format!(
+            "node {from} speaks for node {}",
+            vote.leader_id.voted_for
+        )))
     }
 }
 
