@@ -34,6 +34,16 @@ pub(crate) type Membership = openraft::Membership<u64, openraft::EmptyNode>;
 pub(crate) type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
 
+/// A log id of a term.
+pub(crate) fn log_id(term: u64, index: u64) -> LogId {
+    use openraft::vote::RaftLeaderId;
+    // The node is not part of a committed leader's id: there is one leader per term.
+    openraft::LogId::new(
+        openraft::impls::leader_id_std::LeaderId { term, voted_for: 0 }.to_committed(),
+        index,
+    )
+}
+
 /// The version of an encoded command in the log and in requests to propose one.
 pub(crate) const COMMAND_VERSION: u8 = 1;
 
@@ -92,16 +102,7 @@ mod tests {
             EntryPayload::Blank,
             EntryPayload::Membership(membership),
         ] {
-            let entry = Entry::new(
-                openraft::LogId::new(
-                    openraft::vote::RaftLeaderId::to_committed(&openraft::impls::leader_id_std::LeaderId::<u64, u64> {
-                        term: 3,
-                        voted_for: 1,
-                    }),
-                    7,
-                ),
-                payload,
-            );
+            let entry = Entry::new(log_id(3, 7), payload);
             let bytes = codec::encode(1, &entry, 1 << 20).unwrap();
             assert_eq!(codec::decode::<Entry>(1, &bytes, 1 << 20).unwrap(), entry);
         }

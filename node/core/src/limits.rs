@@ -43,6 +43,11 @@ pub const LOCAL_PART_BYTES_MAX: usize = 64;
 /// Octets of a domain (RFC 5321 4.5.3.1.2).
 pub const DOMAIN_BYTES_MAX: usize = 255;
 
+/// Aliases in aliases. Cost: a look-up each at RCPT.
+pub const ALIAS_DEPTH_MAX: usize = 10;
+/// Recipients behind one alias, and its targets. Reason: what one transaction may have. Cost: a delivery each.
+pub const ALIAS_RECIPIENTS_MAX: usize = 1000;
+
 // Mailboxes.
 
 /// Octets of a mailbox name in UTF-8. Reason: it is a key of the index.

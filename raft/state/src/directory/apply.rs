@@ -1,0 +1,1 @@
+//! Applying what is asked of the directory group.
