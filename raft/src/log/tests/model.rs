@@ -17,7 +17,7 @@ pub(super) struct ModelGroup {
 impl ModelGroup {
     pub(super) fn next(&self) -> u64 {
         let last = self.entries.keys().next_back().copied();
-        last.or(self.purged.map(|purged| purged.index))
+        last.or_else(|| self.purged.map(|purged| purged.index))
             .map_or(0, |last| last + 1)
     }
 }
