@@ -79,6 +79,18 @@ pub const MESSAGES_PER_OP_MAX: usize = 50_000;
 
 /// Octets of one log entry.
 pub const ENTRY_BYTES_MAX: u64 = 1024 * 1024;
+/// Octets of one record of the log: an entry with what consensus adds to it (a membership may be larger than an op).
+pub const LOG_RECORD_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Octets that one write to the log takes together. Reason: an entry that comes meanwhile waits for all of them.
+pub const LOG_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Octets of log records that wait to be written. Reason: beyond it the proposer waits. Cost: this much memory.
+pub const LOG_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Octets of recent log entries, of all groups, that are read from memory. Cost: this much memory.
+pub const LOG_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Octets of a segment of the log. Cost: one is written with zeros before it is used.
+pub const LOG_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Octets of entries that one answer of the log to a follower holds at most, if it is more than one.
+pub const LOG_READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Octets of one frame between nodes. Cost: this much per request under way.
 pub const FRAME_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Octets of one chunk of a snapshot or of a large blob between nodes.
