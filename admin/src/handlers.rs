@@ -17,11 +17,11 @@ use crate::{AdminError, Kind};
 type Answer<T> = Result<Json<T>, AdminError>;
 
 pub(crate) async fn status(State(context): State<Context>) -> Answer<api::Status> {
-    context.node.status().map(Json)
+    context.node.status().await.map(Json)
 }
 
 pub(crate) async fn list_domains(State(context): State<Context>) -> Answer<Vec<api::Domain>> {
-    let rows = context.store.directory().domains()?;
+    let rows = context.store.directory().domains().await?;
     let domain = |row: state::rows::DomainRow| api::Domain {
         domain: row.domain.to_string(),
         addresses: row.address_count,
@@ -41,10 +41,11 @@ pub(crate) async fn remove_domain(State(context): State<Context>, Path(domain): 
 }
 
 pub(crate) async fn list_accounts(State(context): State<Context>) -> Answer<Vec<api::Account>> {
-    let rows = context.store.directory().accounts()?;
-    let account = |row: DirectoryAccountRow| {
-        let quota = context.store.account(&login_of(&row)).quota().ok();
-        api::Account {
+    let rows = context.store.directory().accounts().await?;
+    let mut accounts = Vec::with_capacity(rows.len());
+    for row in rows {
+        let quota = context.store.account(&login_of(&row)).quota().await.ok();
+        accounts.push(api::Account {
             address: row.address.to_string(),
             id: row.account.to_string(),
             group: row.group.0,
@@ -52,9 +53,8 @@ pub(crate) async fn list_accounts(State(context): State<Context>) -> Answer<Vec<
             used_bytes: quota.map_or(0, |quota| quota.used_bytes),
             messages: quota.map_or(0, |quota| quota.message_count),
             state: if row.active { "active" } else { "pending" }.to_owned(),
-        }
-    };
-    let mut accounts: Vec<_> = rows.into_iter().map(account).collect();
+        });
+    }
     accounts.sort_by(|one, other| one.address.cmp(&other.address));
     Ok(Json(accounts))
 }
@@ -67,7 +67,7 @@ pub(crate) async fn add_account(State(context): State<Context>, body: Bytes) -> 
     let directory = context.store.directory();
     let phc = directory.hash_password(request.password.as_bytes()).await?;
     directory.confirm().await?;
-    let row = match directory.account(&address)? {
+    let row = match directory.account(&address).await? {
         Some(row) if row.active => {
             return Err(AdminError::new(
                 Kind::Exists,
@@ -97,7 +97,7 @@ pub(crate) async fn add_account(State(context): State<Context>, body: Bytes) -> 
                 quota_bytes: request.quota_bytes,
             };
             settle(directory.propose(op).await?)?;
-            find_account(&context, &address)?
+            find_account(&context, &address).await?
         }
     };
     context
@@ -123,7 +123,7 @@ pub(crate) async fn set_password(
     let directory = context.store.directory();
     let phc = directory.hash_password(request.password.as_bytes()).await?;
     directory.confirm().await?;
-    let row = find_account(&context, &parse_address(&address)?)?;
+    let row = find_account(&context, &parse_address(&address)?).await?;
     let op = DirectoryOp::SetCredential {
         account: row.account,
         credential: Credential::Password(phc),
@@ -138,7 +138,7 @@ pub(crate) async fn set_password(
 
 pub(crate) async fn remove_account(State(context): State<Context>, Path(address): Path<String>) -> Answer<()> {
     context.store.directory().confirm().await?;
-    let row = find_account(&context, &parse_address(&address)?)?;
+    let row = find_account(&context, &parse_address(&address)?).await?;
     let answer = change(&context, DirectoryOp::RemoveAccount { account: row.account }).await?;
     match context
         .store
@@ -156,7 +156,14 @@ pub(crate) async fn list_aliases(State(context): State<Context>) -> Answer<Vec<a
         targets: row.targets.iter().map(ToString::to_string).collect(),
     };
     Ok(Json(
-        context.store.directory().aliases()?.into_iter().map(alias).collect(),
+        context
+            .store
+            .directory()
+            .aliases()
+            .await?
+            .into_iter()
+            .map(alias)
+            .collect(),
     ))
 }
 
@@ -199,7 +206,7 @@ pub(crate) async fn add_node(State(context): State<Context>, body: Bytes) -> Ans
         .first()
         .map(|site| site.site);
     let site = site.ok_or_else(|| AdminError::new(Kind::Failed, "the cluster has no site"))?;
-    let (token_key, token) = context.node.new_join_token()?;
+    let (token_key, token) = context.node.new_join_token().await?;
     let valid = u64::try_from(TOKEN_VALID.as_millis()).unwrap_or(u64::MAX);
     let expires = context.store.clock().now().saturating_add(valid);
     change(
@@ -229,6 +236,7 @@ pub(crate) async fn list_queue(State(context): State<Context>) -> Answer<Vec<api
         loop {
             let page = groups
                 .query(group, |view| state::mailbox::Reader::new(view).queue(after, QUEUE_PAGE))
+                .await
                 .map_err(|error| AdminError::new(Kind::Unreachable, error.to_string()))?;
             after = page.last().map(|entry| entry.id);
             entries.extend(page.iter().map(|entry| queue_entry(group, entry)));
@@ -287,8 +295,8 @@ fn settle(outcome: Outcome) -> Result<Outcome, AdminError> {
     }
 }
 
-fn find_account(context: &Context, address: &Address) -> Result<DirectoryAccountRow, AdminError> {
-    let row = context.store.directory().account(address)?;
+async fn find_account(context: &Context, address: &Address) -> Result<DirectoryAccountRow, AdminError> {
+    let row = context.store.directory().account(address).await?;
     row.ok_or_else(|| AdminError::new(Kind::NoSuchObject, format!("there is no account {address}")))
 }
 

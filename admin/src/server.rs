@@ -21,14 +21,14 @@ pub trait Node: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`AdminError`].
-    fn status(&self) -> Result<Status, AdminError>;
+    async fn status(&self) -> Result<Status, AdminError>;
 
     /// Makes a token with which a node may join the cluster. Returns the public key that the directory keeps
     /// and the token's text.
     ///
     /// # Errors
     /// [`AdminError`].
-    fn new_join_token(&self) -> Result<([u8; 32], String), AdminError>;
+    async fn new_join_token(&self) -> Result<([u8; 32], String), AdminError>;
 
     /// Waits until every replica of the group that can be reached has applied what is committed now, `timeout` at most.
     async fn wait_for_all_nodes(&self, group: GroupId, timeout: Duration);

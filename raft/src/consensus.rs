@@ -10,6 +10,9 @@ use core_types::{GroupId, Incarnation, KvRead, NodeId};
 use state::{Command, Effect, Outcome, ReadError};
 use tokio::sync::broadcast;
 
+/// What [`Consensus::read`] calls with the state.
+pub type ReadFn<'a> = dyn FnMut(&dyn KvRead) + Send + 'a;
+
 /// The groups that this node can reach, whether it has a replica of them or not.
 #[async_trait]
 pub trait Consensus: Send + Sync + 'static {
@@ -33,7 +36,7 @@ pub trait Consensus: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Unavailable`] when there is no replica here, or it is closed. `read` was not called then.
-    fn read(&self, group: GroupId, read: &mut dyn FnMut(&dyn KvRead)) -> Result<(), Unavailable>;
+    async fn read(&self, group: GroupId, read: &mut ReadFn<'_>) -> Result<(), Unavailable>;
 
     /// What changes in the group from now on, as the replica here applies it. A receiver that lags must look at
     /// everything anew.
@@ -54,14 +57,15 @@ impl dyn Consensus {
     ///
     /// # Errors
     /// [`QueryError`].
-    pub fn query<T>(
+    pub async fn query<T: Send>(
         &self,
         group: GroupId,
-        read: impl FnOnce(&dyn KvRead) -> Result<T, ReadError>,
+        read: impl FnOnce(&dyn KvRead) -> Result<T, ReadError> + Send,
     ) -> Result<T, QueryError> {
         let mut read = Some(read);
         let mut result = None;
-        self.read(group, &mut |view| result = read.take().map(|read| read(view)))?;
+        self.read(group, &mut |view| result = read.take().map(|read| read(view)))
+            .await?;
         match result {
             Some(result) => Ok(result?),
             None => Err(QueryError::Unavailable(Unavailable(

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use core_types::{GroupId, Incarnation, KvEngine, KvRead, NodeId};
+use core_types::{GroupId, Incarnation, KvEngine, NodeId};
 use state::{Command, Effect, MachineKind, MemoryEngine, Outcome};
 use tokio::sync::broadcast;
 
-use crate::consensus::{Consensus, Membership, ProposeError, Unavailable};
+use crate::consensus::{Consensus, Membership, ProposeError, ReadFn, Unavailable};
 
 /// See the module.
 pub struct LocalGroups {
@@ -98,7 +98,7 @@ impl Consensus for LocalGroups {
         self.majority(group).map(|_| ())
     }
 
-    fn read(&self, group: GroupId, read: &mut dyn FnMut(&dyn KvRead)) -> Result<(), Unavailable> {
+    async fn read(&self, group: GroupId, read: &mut ReadFn<'_>) -> Result<(), Unavailable> {
         let local = self.local(group)?;
         let _order = local.order.read().unwrap_or_else(PoisonError::into_inner);
         read(&local.engine);

@@ -63,7 +63,7 @@ impl Directory {
 
     async fn check(&self, name: &str, password: &[u8]) -> Result<Account, LoginError> {
         let address = Address::parse(name.trim()).ok();
-        let tried = self.login_row(address.as_ref())?;
+        let tried = self.login_row(address.as_ref()).await?;
         if let Some(row) = &tried
             && self.inner.logins.knows(row, password)
         {
@@ -76,17 +76,18 @@ impl Directory {
         self.confirm()
             .await
             .map_err(|LookupError(reason)| LoginError::Unavailable(reason))?;
-        let current = self.login_row(address.as_ref())?;
+        let current = self.login_row(address.as_ref()).await?;
         if current != tried && self.verify(current.as_ref(), password).await {
             return current.as_ref().map(account_of).ok_or(LoginError::Wrong);
         }
         Err(LoginError::Wrong)
     }
 
-    fn login_row(&self, address: Option<&Address>) -> Result<Option<DirectoryAccountRow>, LoginError> {
+    async fn login_row(&self, address: Option<&Address>) -> Result<Option<DirectoryAccountRow>, LoginError> {
         let Some(address) = address else { return Ok(None) };
         let row = self
             .query(|reader| reader.account_by_address(address))
+            .await
             .map_err(|LookupError(reason)| LoginError::Unavailable(reason))?;
         Ok(row.filter(|row| row.active))
     }

@@ -39,12 +39,12 @@ impl Directory {
     /// # Errors
     /// [`LookupError`], also where a negative answer cannot be confirmed.
     pub async fn recipient(&self, address: &Address) -> Result<Recipient, LookupError> {
-        let found = self.query(|reader| reader.resolve(address))?;
+        let found = self.query(|reader| reader.resolve(address)).await?;
         let found = match found {
             Resolution::Recipients(_) | Resolution::TooMany => found,
             Resolution::Unknown | Resolution::NotLocal => {
                 self.confirm().await?;
-                self.query(|reader| reader.resolve(address))?
+                self.query(|reader| reader.resolve(address)).await?
             }
         };
         Ok(match found {
@@ -68,50 +68,54 @@ impl Directory {
     ///
     /// # Errors
     /// [`LookupError`].
-    pub fn account(&self, address: &Address) -> Result<Option<DirectoryAccountRow>, LookupError> {
-        self.query(|reader| reader.account_by_address(address))
+    pub async fn account(&self, address: &Address) -> Result<Option<DirectoryAccountRow>, LookupError> {
+        self.query(|reader| reader.account_by_address(address)).await
     }
 
     /// Every account.
     ///
     /// # Errors
     /// [`LookupError`].
-    pub fn accounts(&self) -> Result<Vec<DirectoryAccountRow>, LookupError> {
-        self.query(|reader| reader.accounts(None, usize::MAX))
+    pub async fn accounts(&self) -> Result<Vec<DirectoryAccountRow>, LookupError> {
+        self.query(|reader| reader.accounts(None, usize::MAX)).await
     }
 
     /// Every domain of ours.
     ///
     /// # Errors
     /// [`LookupError`].
-    pub fn domains(&self) -> Result<Vec<DomainRow>, LookupError> {
-        self.query(Reader::domains)
+    pub async fn domains(&self) -> Result<Vec<DomainRow>, LookupError> {
+        self.query(|reader| reader.domains()).await
     }
 
     /// Every alias.
     ///
     /// # Errors
     /// [`LookupError`].
-    pub fn aliases(&self) -> Result<Vec<AliasRow>, LookupError> {
-        self.query(Reader::aliases)
+    pub async fn aliases(&self) -> Result<Vec<AliasRow>, LookupError> {
+        self.query(|reader| reader.aliases()).await
     }
 
     /// Whether a domain is ours, as this node knows it.
     ///
     /// # Errors
     /// [`LookupError`].
-    pub fn is_local(&self, domain: &Domain) -> Result<bool, LookupError> {
-        self.query(|reader| reader.is_local_domain(domain))
+    pub async fn is_local(&self, domain: &Domain) -> Result<bool, LookupError> {
+        self.query(|reader| reader.is_local_domain(domain)).await
     }
 
     /// Reads the local replica.
     ///
     /// # Errors
     /// [`LookupError`].
-    pub fn query<T>(&self, read: impl FnOnce(&Reader<'_>) -> Result<T, ReadError>) -> Result<T, LookupError> {
+    pub async fn query<T: Send>(
+        &self,
+        read: impl FnOnce(&Reader<'_>) -> Result<T, ReadError> + Send,
+    ) -> Result<T, LookupError> {
         self.inner
             .groups
             .query(GroupId::DIRECTORY, |view| read(&Reader::new(view)))
+            .await
             .map_err(|error| match error {
                 QueryError::Unavailable(unavailable) => LookupError(unavailable.to_string()),
                 QueryError::State(error) => LookupError(error.to_string()),

@@ -82,27 +82,28 @@ impl AccountMail {
     }
 
     /// The mailboxes, by name.
-    pub fn mailboxes(&self) -> Result<Vec<MailboxRow>, StoreError> {
-        self.read(|reader| reader.mailboxes(self.account.id))
+    pub async fn mailboxes(&self) -> Result<Vec<MailboxRow>, StoreError> {
+        self.read(|reader| reader.mailboxes(self.account.id)).await
     }
 
     /// The names subscribed to; not all need exist.
-    pub fn subscriptions(&self) -> Result<Vec<MailboxName>, StoreError> {
-        self.read(|reader| reader.subscriptions(self.account.id))
+    pub async fn subscriptions(&self) -> Result<Vec<MailboxName>, StoreError> {
+        self.read(|reader| reader.subscriptions(self.account.id)).await
     }
 
     /// The mailbox of a name.
-    pub fn mailbox_by_name(&self, name: &MailboxName) -> Result<Option<MailboxRow>, StoreError> {
-        self.read(|reader| reader.mailbox_by_name(self.account.id, name))
+    pub async fn mailbox_by_name(&self, name: &MailboxName) -> Result<Option<MailboxRow>, StoreError> {
+        self.read(|reader| reader.mailbox_by_name(self.account.id, name)).await
     }
 
     /// A mailbox; `None` when it was deleted.
-    pub fn mailbox(&self, mailbox: MailboxGuid) -> Result<Option<MailboxRow>, StoreError> {
+    pub async fn mailbox(&self, mailbox: MailboxGuid) -> Result<Option<MailboxRow>, StoreError> {
         self.read(|reader| Ok(reader.mailbox(mailbox)?.filter(|row| row.account == self.account.id)))
+            .await
     }
 
     /// A mailbox with all its messages, of one moment.
-    pub fn select(&self, name: &MailboxName) -> Result<Option<Selected>, StoreError> {
+    pub async fn select(&self, name: &MailboxName) -> Result<Option<Selected>, StoreError> {
         self.read(|reader| {
             let Some(mailbox) = reader.mailbox_by_name(self.account.id, name)? else {
                 return Ok(None);
@@ -110,32 +111,40 @@ impl AccountMail {
             let messages = reader.messages(mailbox.guid, Uid(0), usize::MAX)?;
             Ok(Some(Selected { mailbox, messages }))
         })
+        .await
     }
 
     /// Messages with a UID of at least `from`, at most `limit`, ascending.
-    pub fn messages(&self, mailbox: MailboxGuid, from: Uid, limit: usize) -> Result<Vec<MessageRow>, StoreError> {
-        self.read(|reader| reader.messages(mailbox, from, limit))
+    pub async fn messages(&self, mailbox: MailboxGuid, from: Uid, limit: usize) -> Result<Vec<MessageRow>, StoreError> {
+        self.read(|reader| reader.messages(mailbox, from, limit)).await
     }
 
     /// The message with this identity, wherever in the account it is now.
-    pub fn message_by_guid(&self, guid: MessageGuid) -> Result<Option<(MailboxGuid, MessageRow)>, StoreError> {
-        self.read(|reader| reader.message_by_guid(self.account.id, guid))
+    pub async fn message_by_guid(&self, guid: MessageGuid) -> Result<Option<(MailboxGuid, MessageRow)>, StoreError> {
+        self.read(|reader| reader.message_by_guid(self.account.id, guid)).await
     }
 
     /// What changed above a MODSEQ. `None` when the mailbox was deleted.
-    pub fn changes(&self, mailbox: MailboxGuid, since: ModSeq, limit: usize) -> Result<Option<Changes>, StoreError> {
-        self.read(|reader| reader.changes_since(mailbox, since, limit))
+    pub async fn changes(
+        &self,
+        mailbox: MailboxGuid,
+        since: ModSeq,
+        limit: usize,
+    ) -> Result<Option<Changes>, StoreError> {
+        self.read(|reader| reader.changes_since(mailbox, since, limit)).await
     }
 
     /// How much the account keeps and may keep.
-    pub fn quota(&self) -> Result<Quota, StoreError> {
-        self.read(|reader| reader.quota(self.account.id))?
+    pub async fn quota(&self) -> Result<Quota, StoreError> {
+        self.read(|reader| reader.quota(self.account.id))
+            .await?
             .ok_or(StoreError::Refused(Refusal::NoSuchAccount))
+            .await
     }
 
     /// Whether this many octets more fit into the account's quota now.
-    pub fn has_room_for(&self, bytes: u64) -> Result<bool, StoreError> {
-        let quota = self.quota()?;
+    pub async fn has_room_for(&self, bytes: u64) -> Result<bool, StoreError> {
+        let quota = self.quota().await?;
         Ok(quota
             .limit_bytes
             .is_none_or(|limit| quota.used_bytes.saturating_add(bytes) <= limit))
@@ -329,12 +338,16 @@ impl AccountMail {
         self.store.propose(self.account.group, op).await
     }
 
-    pub(crate) fn read<T>(&self, read: impl FnOnce(&Reader<'_>) -> Result<T, ReadError>) -> Result<T, StoreError> {
+    pub(crate) async fn read<T: Send>(
+        &self,
+        read: impl FnOnce(&Reader<'_>) -> Result<T, ReadError> + Send,
+    ) -> Result<T, StoreError> {
         Ok(self
             .store
             .inner
             .groups
-            .query(self.account.group, |view| read(&Reader::new(view)))?)
+            .query(self.account.group, |view| read(&Reader::new(view)))
+            .await?)
     }
 }
 

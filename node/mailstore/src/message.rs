@@ -103,7 +103,7 @@ impl AccountMail {
     /// # Errors
     /// As [`MailStore::open_blob`].
     pub async fn structure(&self, message: &MessageRow) -> Result<Structure, StoreError> {
-        let kept = self.read(|reader| reader.structure_of_blob(message.blob))?;
+        let kept = self.read(|reader| reader.structure_of_blob(message.blob)).await?;
         if let Some(structure) = kept
             .filter(|bytes| !bytes.is_empty())
             .and_then(|bytes| Structure::from_bytes(&bytes).ok())

@@ -2,9 +2,10 @@
 //!
 //! Not here: verifying passwords, asking the majority before a negative answer.
 
+mod accounts;
 pub(crate) mod apply;
 mod reader;
 mod resolve;
 
 pub use reader::Reader;
-pub use resolve::{Recipients, Resolution};
+pub use resolve::{POSTMASTER_SETTING, Recipients, Resolution};

@@ -38,11 +38,14 @@ pub(crate) fn load<T: DeserializeOwned>(view: &dyn KvRead, key: &[u8]) -> Result
     view.get(key)?.map(|bytes| decode(key, &bytes)).transpose()
 }
 
+/// Gets a key and its row; whether it wants more.
+pub(crate) type Visit<'v, T> = dyn FnMut(&[u8], T) -> Result<bool, ReadError> + 'v;
+
 /// Visits the rows of a range until `visit` returns `false`.
 pub(crate) fn scan<T: DeserializeOwned>(
     view: &dyn KvRead,
     (from, to): &(Vec<u8>, Vec<u8>),
-    visit: &mut dyn FnMut(&[u8], T) -> Result<bool, ReadError>,
+    visit: &mut Visit<'_, T>,
 ) -> Result<(), ReadError> {
     let mut result = Ok(());
     view.scan(from, to, &mut |key, bytes| {

@@ -15,7 +15,7 @@ use crate::rows::DirectoryAccountRow;
 use crate::store::ReadError;
 
 /// The setting that holds the address for `postmaster@` every domain of ours that has no such account or alias.
-pub(crate) const POSTMASTER_SETTING: &str = "postmaster";
+pub const POSTMASTER_SETTING: &str = "postmaster";
 
 /// Who gets mail for an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
