@@ -43,7 +43,7 @@ pub struct Config {
     pub directory_timers: Timers,
     /// When a request to another node is given up.
     pub rpc_timeout: Duration,
-    /// How long [`crate::Group::propose`] and [`crate::Group::read_barrier`] try.
+    /// How long a change of the membership or of the leader is tried.
     pub request_timeout: Duration,
     /// How long a commit waits for the live voters that a majority did not need.
     pub all_voters_wait: Duration,
@@ -91,9 +91,9 @@ pub struct Proposed {
     pub index: u64,
 }
 
-/// Why a command has no outcome.
+/// Why a group did not do what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum ProposeError {
+pub enum GroupError {
     /// No leader was reached in time. Nothing was proposed.
     #[error("no leader of the group can be reached")]
     NoLeader,

@@ -15,7 +15,7 @@ use openraft::raft::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ProposeError, Proposed};
+use crate::config::{GroupError, Proposed};
 use crate::replica::DigestAt;
 use crate::types::{EncodedCommand, TypeConfig, Vote};
 
@@ -111,7 +111,7 @@ pub(crate) enum Attempt<T> {
     /// It may or may not have been done.
     Unknown,
     /// Asking another replica would not help.
-    Refused(ProposeError),
+    Refused(GroupError),
 }
 
 /// Why a replica did not even look at a request.

@@ -21,11 +21,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use core_types::kv::prefix_end;
 use core_types::{Batch, GroupId, Incarnation, KvEngine, KvError, KvRead};
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 const KEY_VERSION: u8 = 1;
 const SPACE_META: u8 = 0x00;
@@ -45,7 +44,7 @@ pub(crate) struct GroupRows {
     prefix: [u8; 9],
     base: AtomicU8,
     /// Held for writing while a batch is written, for reading by whoever reads more than one row.
-    lock: Arc<RwLock<()>>,
+    lock: RwLock<()>,
     pins: Mutex<Pins>,
 }
 
@@ -81,7 +80,7 @@ impl GroupRows {
             engine,
             prefix,
             base: AtomicU8::new(0),
-            lock: Arc::new(RwLock::new(())),
+            lock: RwLock::new(()),
             pins: Mutex::new(Pins::default()),
         };
         let live = match rows.engine.get(&rows.key(SPACE_META, &[META_BASE]))?.as_deref() {
@@ -105,7 +104,7 @@ impl GroupRows {
     }
 
     /// Writes changes of rows and the adapter's own row as one batch.
-    pub(crate) async fn write(&self, changes: &Batch, machine_row: &[u8]) -> Result<(), KvError> {
+    pub(crate) fn write(&self, changes: &Batch, machine_row: &[u8]) -> Result<(), KvError> {
         let mut batch = Batch::default();
         let rows = SPACE_ROWS | self.live();
         for (key, value) in changes.iter() {
@@ -115,17 +114,15 @@ impl GroupRows {
             }
         }
         batch.put(self.key(SPACE_META, &[META_MACHINE]), machine_row);
-        let _guard = self.lock.write().await;
+        let _guard = self.writing();
         self.add_saves(changes, &mut batch)?;
         self.engine.write(&batch)
     }
 
-    /// A view of the live rows as they are now. Nothing is applied while it is held, so it is held for one query only.
-    pub(crate) async fn view(self: &Arc<Self>) -> LiveView {
-        LiveView {
-            _guard: Arc::clone(&self.lock).read_owned().await,
-            rows: Arc::clone(self),
-        }
+    /// Calls `read` with the live rows, which do not change while it runs.
+    pub(crate) fn read(&self, read: &mut dyn FnMut(&dyn KvRead)) {
+        let _guard = self.reading();
+        read(self);
     }
 
     /// Keeps the present state readable until the pin is dropped. Not to be called while a write is under way.
@@ -270,6 +267,15 @@ impl GroupRows {
         self.key(SPACE_SAVES | base, &[&pin.to_be_bytes(), key].concat())
     }
 
+    // The locks guard no data of their own, so nothing can be left half changed by a panic under them.
+    fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.lock.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writing(&self) -> RwLockWriteGuard<'_, ()> {
+        self.lock.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn pins(&self) -> MutexGuard<'_, Pins> {
         // Nothing that can panic runs while it is held.
         self.pins.lock().unwrap_or_else(PoisonError::into_inner)
@@ -293,7 +299,7 @@ impl GroupRows {
     }
 }
 
-/// The live rows. Reads of several rows agree only under a [`LiveView`], or in the one task that writes.
+/// The live rows. Reads of several rows agree only in [`GroupRows::read`], or in the one task that writes.
 impl KvRead for GroupRows {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
         self.engine.get(&self.key(SPACE_ROWS | self.live(), key))
@@ -305,26 +311,6 @@ impl KvRead for GroupRows {
 
     fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
         self.scan_under(&self.key(SPACE_ROWS | self.live(), &[]), (from, to), true, visit)
-    }
-}
-
-/// The live rows, which do not change while this is held.
-pub(crate) struct LiveView {
-    _guard: OwnedRwLockReadGuard<()>,
-    rows: Arc<GroupRows>,
-}
-
-impl KvRead for LiveView {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
-        self.rows.get(key)
-    }
-
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
-        self.rows.scan(from, to, visit)
-    }
-
-    fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
-        self.rows.scan_back(from, to, visit)
     }
 }
 
@@ -341,8 +327,8 @@ type Chunk = (Vec<(Vec<u8>, Vec<u8>)>, bool);
 impl Pin {
     /// At most `limit` rows (at least one, if there is one) with `from <= key < to`, in ascending order, and whether there are
     /// more. The trunk may move on between two calls.
-    pub(crate) async fn chunk(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Chunk, KvError> {
-        let _guard = self.rows.lock.read().await;
+    pub(crate) fn chunk(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Chunk, KvError> {
+        let _guard = self.rows.reading();
         let mut rows = Vec::new();
         let mut from = from.to_vec();
         loop {
@@ -457,11 +443,11 @@ impl Install {
     }
 
     /// Makes the state the live one.
-    pub(crate) async fn finish(mut self, machine_row: &[u8]) -> Result<(), KvError> {
+    pub(crate) fn finish(mut self, machine_row: &[u8]) -> Result<(), KvError> {
         let mut batch = Batch::default();
         batch.put(self.rows.key(SPACE_META, &[META_BASE]), [self.base]);
         batch.put(self.rows.key(SPACE_META, &[META_MACHINE]), machine_row);
-        let guard = self.rows.lock.write().await;
+        let guard = self.rows.writing();
         self.rows.engine.write(&batch)?;
         {
             let mut pins = self.rows.pins();

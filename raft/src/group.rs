@@ -15,22 +15,20 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use core_types::{GroupId, Incarnation, KvError, KvRead, NodeId};
+use core_types::{GroupId, Incarnation, KvRead, NodeId};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{EmptyNode, Raft};
 use state::{Command, Effect};
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{RwLock, broadcast};
 use tokio::time::{Instant, timeout_at};
 use transport::{CallError, Class};
 
-use crate::config::{BarrierError, Config, ProposeError, Proposed};
+use crate::config::{BarrierError, Config, GroupError, Proposed};
 use crate::frame::{Answer, Attempt, Change, Request};
-use crate::generation::LiveView;
 use crate::machine::Machine;
 use crate::network::Network;
-use crate::replica::{Published, Replica};
+use crate::replica::Replica;
 use crate::transfer::Incoming;
 use crate::types::{EncodedCommand, TypeConfig};
 
@@ -72,7 +70,7 @@ enum Ask {
 enum Failure {
     NoLeader,
     Unknown,
-    Refused(ProposeError),
+    Refused(GroupError),
     Closed(String),
 }
 
@@ -118,30 +116,23 @@ impl Group {
     ///
     /// # Errors
     /// `Closed`; `Refused` when this node is not among the voters.
-    pub async fn initialize(&self, voters: &BTreeSet<NodeId>) -> Result<(), ProposeError> {
+    pub async fn initialize(&self, voters: &BTreeSet<NodeId>) -> Result<(), GroupError> {
         let members: std::collections::BTreeMap<u64, EmptyNode> =
             voters.iter().map(|node| (node.0, EmptyNode::new())).collect();
         match self.inner.raft.initialize(members).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-            Err(RaftError::APIError(error)) => Err(ProposeError::Refused(error.to_string())),
+            Err(RaftError::APIError(error)) => Err(GroupError::Refused(error.to_string())),
             Err(RaftError::Fatal(error)) => Err(self.inner.closed_by(&error.to_string())),
         }
     }
 
-    /// Has a command committed and applied by the leader, within [`Config::request_timeout`].
+    /// Has a command committed and applied by the leader, wherever it is. A change of leader is ridden out, by the same op
+    /// id, while there is time.
     ///
     /// # Errors
-    /// [`ProposeError`]; the command was not carried out, except with `Unknown`, where it may have been.
-    pub async fn propose(&self, command: Command) -> Result<Proposed, ProposeError> {
-        self.propose_within(command, self.inner.config.request_timeout).await
-    }
-
-    /// The same within another time.
-    ///
-    /// # Errors
-    /// As [`Self::propose`].
-    pub async fn propose_within(&self, command: Command, patience: Duration) -> Result<Proposed, ProposeError> {
-        let data = EncodedCommand::encode(&command).map_err(|_| ProposeError::TooLarge)?;
+    /// [`GroupError`]; the command was not carried out, except with `Unknown`, where it may have been.
+    pub async fn propose(&self, command: &Command, patience: Duration) -> Result<Proposed, GroupError> {
+        let data = EncodedCommand::encode(command).map_err(|_| GroupError::TooLarge)?;
         let pick = |answer| {
             if let Answer::Proposed(attempt) = answer {
                 Some(attempt)
@@ -155,20 +146,11 @@ impl Group {
             .await?)
     }
 
-    /// Returns when this replica shows every change that was acknowledged anywhere before the call, within
-    /// [`Config::request_timeout`].
+    /// Returns when this replica shows every change that was acknowledged anywhere before the call (ReadIndex).
     ///
     /// # Errors
     /// [`BarrierError`].
-    pub async fn read_barrier(&self) -> Result<(), BarrierError> {
-        self.read_barrier_within(self.inner.config.request_timeout).await
-    }
-
-    /// The same within another time.
-    ///
-    /// # Errors
-    /// As [`Self::read_barrier`].
-    pub async fn read_barrier_within(&self, patience: Duration) -> Result<(), BarrierError> {
+    pub async fn read_barrier(&self, patience: Duration) -> Result<(), BarrierError> {
         let deadline = Instant::now() + patience;
         let pick = |answer| {
             if let Answer::ReadIndex(attempt) = answer {
@@ -203,23 +185,31 @@ impl Group {
         matches!(self.inner.read_here(Instant::now() + patience).await, Attempt::Done(_))
     }
 
-    /// The replica's state, which does not change while the view is held. Nothing is applied meanwhile, so a view is for one
-    /// query, and nothing slow is awaited while it is there.
-    pub async fn view(&self) -> View {
-        View(self.inner.replica.rows.view().await)
+    /// Calls `read` with the replica's state, by the group's logical keys; it does not change meanwhile. Nothing is applied
+    /// while `read` runs, so it is one query.
+    ///
+    /// # Errors
+    /// `Closed`; `read` was not called then.
+    pub fn read(&self, read: &mut dyn FnMut(&dyn KvRead)) -> Result<(), GroupError> {
+        if let Some(reason) = self.inner.replica.closed() {
+            return Err(GroupError::Closed(reason));
+        }
+        self.inner.replica.rows.read(read);
+        Ok(())
     }
 
-    /// The changes that this replica applies from now on.
+    /// The changes that this replica applies from now on. A receiver that lags must look at everything anew; all of them lag
+    /// when the state was replaced as a whole.
     #[must_use]
-    pub fn effects(&self) -> Effects {
-        Effects(self.inner.replica.watch_effects())
+    pub fn effects(&self) -> broadcast::Receiver<Arc<[Effect]>> {
+        self.inner.replica.watch_effects()
     }
 
     /// Adds a replica that follows without a vote. Returns when that is committed, not when the replica has caught up.
     ///
     /// # Errors
-    /// [`ProposeError`].
-    pub async fn add_learner(&self, node: NodeId) -> Result<(), ProposeError> {
+    /// [`GroupError`].
+    pub async fn add_learner(&self, node: NodeId) -> Result<(), GroupError> {
         self.change(Change::AddLearner(node.0)).await
     }
 
@@ -227,8 +217,8 @@ impl Group {
     /// group.
     ///
     /// # Errors
-    /// [`ProposeError`].
-    pub async fn change_voters(&self, voters: &BTreeSet<NodeId>) -> Result<(), ProposeError> {
+    /// [`GroupError`].
+    pub async fn change_voters(&self, voters: &BTreeSet<NodeId>) -> Result<(), GroupError> {
         self.change(Change::Voters(voters.iter().map(|node| node.0).collect()))
             .await
     }
@@ -236,12 +226,12 @@ impl Group {
     /// Has the leader hand over to another voter.
     ///
     /// # Errors
-    /// [`ProposeError`]; `Unknown` when the old leader still led when the time was up.
-    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ProposeError> {
+    /// [`GroupError`]; `Unknown` when the old leader still led when the time was up.
+    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), GroupError> {
         self.change(Change::Leader(to.0)).await
     }
 
-    async fn change(&self, change: Change) -> Result<(), ProposeError> {
+    async fn change(&self, change: Change) -> Result<(), GroupError> {
         let pick = |answer| {
             if let Answer::Changed(attempt) = answer {
                 Some(attempt)
@@ -265,8 +255,8 @@ impl Inner {
         self.config.node
     }
 
-    fn closed_by(&self, error: &str) -> ProposeError {
-        ProposeError::Closed(self.replica.closed().unwrap_or_else(|| error.to_owned()))
+    fn closed_by(&self, error: &str) -> GroupError {
+        GroupError::Closed(self.replica.closed().unwrap_or_else(|| error.to_owned()))
     }
 
     fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -343,7 +333,7 @@ impl Inner {
         };
         match self.network.call(leader, Class::Store, request, timeout).await {
             Ok(answer) => pick(answer).unwrap_or(Attempt::Unknown),
-            Err(CallError::TooLarge(_)) => Attempt::Refused(ProposeError::TooLarge),
+            Err(CallError::TooLarge(_)) => Attempt::Refused(GroupError::TooLarge),
             Err(CallError::NoAnswer(_)) => Attempt::Unknown,
             Err(CallError::Unreachable(_) | CallError::Refused(_) | CallError::Busy(_)) => Attempt::NotLeader(None),
         }
@@ -366,58 +356,13 @@ impl Inner {
     }
 }
 
-impl From<Failure> for ProposeError {
+impl From<Failure> for GroupError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::NoLeader => Self::NoLeader,
             Failure::Unknown => Self::Unknown,
             Failure::Refused(error) => error,
             Failure::Closed(reason) => Self::Closed(reason),
-        }
-    }
-}
-
-/// A replica's state, by the group's logical keys.
-pub struct View(LiveView);
-
-impl KvRead for View {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
-        self.0.get(key)
-    }
-
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
-        self.0.scan(from, to, visit)
-    }
-
-    fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
-        self.0.scan_back(from, to, visit)
-    }
-}
-
-/// What a replica tells those who watch it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EffectEvent {
-    /// An entry was applied; the state shows it already.
-    Applied {
-        /// Its place in the log.
-        index: u64,
-        /// What changed.
-        effects: Arc<[Effect]>,
-    },
-    /// Events were missed (the watcher was too slow, or the state was replaced as a whole): look at everything again.
-    Resync,
-}
-
-/// The changes that a replica applies.
-pub struct Effects(broadcast::Receiver<Published>);
-
-impl Effects {
-    /// The next event; `None` when the replica is gone.
-    pub async fn next(&mut self) -> Option<EffectEvent> {
-        match self.0.recv().await {
-            Ok(Published::Applied { index, effects }) => Some(EffectEvent::Applied { index, effects }),
-            Ok(Published::Resync) | Err(RecvError::Lagged(_)) => Some(EffectEvent::Resync),
-            Err(RecvError::Closed) => None,
         }
     }
 }

@@ -8,27 +8,33 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use core_types::{BlockingPool, Disk, DiskError, DiskErrorKind, GroupId, Incarnation, KvEngine, NodeId};
+use core_types::{BlockingPool, Disk, DiskError, DiskErrorKind, GroupId, Incarnation, KvEngine, KvRead, NodeId};
 use openraft::{Raft, SnapshotPolicy};
-use state::MachineKind;
+use state::{Command, Effect, MachineKind, Outcome};
+use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use transport::{Refused, Rpc, Service};
 
 use crate::blocking;
-use crate::config::{Config, OpenError, Timers};
+use crate::config::{Config, GroupError, OpenError, Timers};
+use crate::consensus::{Consensus, Membership, ProposeError, Unavailable};
 use crate::frame::{self, Frame, Rejection, Reply};
 use crate::generation::GroupRows;
-use crate::group::Group;
+use crate::group::{Group, MembershipStatus};
 use crate::log::{GroupKey, SharedLog};
 use crate::log_store::LogStore;
 use crate::machine::Machine;
 use crate::network::Network;
 use crate::replica::{ApplyFn, Replica};
 use crate::snapshot;
+
+/// A command that is committed has this long at least to be applied here too.
+const APPLY_WAIT_MIN: Duration = Duration::from_secs(1);
 
 /// What the groups of a node work with.
 #[derive(Clone)]
@@ -149,6 +155,11 @@ impl Groups {
         self.inner.locked().get(&group).cloned()
     }
 
+    fn replica(&self, group: GroupId) -> Result<Group, Unavailable> {
+        self.group(group)
+            .ok_or_else(|| Unavailable(group, "no replica here".to_owned()))
+    }
+
     /// All open groups, in the order of their ids.
     #[must_use]
     pub fn list(&self) -> Vec<Group> {
@@ -204,6 +215,69 @@ impl Service for Groups {
             Some(group) => group.inner.serve(from, frame.request).await,
         };
         frame::encode(&reply).map_err(|error| Refused(error.to_string()))
+    }
+}
+
+#[async_trait]
+impl Consensus for Groups {
+    fn groups(&self) -> Vec<GroupId> {
+        self.inner.locked().keys().copied().collect()
+    }
+
+    async fn propose(&self, group: GroupId, command: Command, timeout: Duration) -> Result<Outcome, ProposeError> {
+        let replica = self.replica(group)?;
+        let deadline = Instant::now() + timeout;
+        let proposed = replica.propose(&command, timeout).await.map_err(|error| match error {
+            GroupError::StaleMembership { .. } => ProposeError::StaleMembership,
+            GroupError::NotEnoughCopies { wanted, have } => ProposeError::NotEnoughCopies {
+                present: have,
+                needed: wanted,
+            },
+            GroupError::Unknown => ProposeError::Unknown,
+            GroupError::TooLarge => ProposeError::TooLarge,
+            GroupError::NoLeader | GroupError::Closed(_) | GroupError::Refused(_) => {
+                ProposeError::Unavailable(Unavailable(group, error.to_string()))
+            }
+        })?;
+        let left = deadline.saturating_duration_since(Instant::now()).max(APPLY_WAIT_MIN);
+        match replica.wait_applied(proposed.index, left).await {
+            Ok(()) => Ok(proposed.outcome),
+            // It is committed, but who asked would not see it here.
+            Err(_) => Err(ProposeError::Unknown),
+        }
+    }
+
+    async fn read_barrier(&self, group: GroupId, timeout: Duration) -> Result<(), Unavailable> {
+        let replica = self.replica(group)?;
+        replica
+            .read_barrier(timeout)
+            .await
+            .map_err(|error| Unavailable(group, error.to_string()))
+    }
+
+    fn read(&self, group: GroupId, read: &mut dyn FnMut(&dyn KvRead)) -> Result<(), Unavailable> {
+        self.replica(group)?
+            .read(read)
+            .map_err(|error| Unavailable(group, error.to_string()))
+    }
+
+    fn effects(&self, group: GroupId) -> Result<broadcast::Receiver<Arc<[Effect]>>, Unavailable> {
+        Ok(self.replica(group)?.effects())
+    }
+
+    fn membership(&self, group: GroupId) -> Result<Membership, Unavailable> {
+        let replica = self.replica(group)?;
+        let MembershipStatus {
+            index,
+            voters,
+            learners,
+        } = replica.membership();
+        Ok(Membership {
+            incarnation: replica.incarnation(),
+            index,
+            voters: voters.into_iter().collect(),
+            learners: learners.into_iter().collect(),
+        })
     }
 }
 
@@ -281,7 +355,7 @@ async fn stop(group: &Group) {
 }
 
 fn openraft_config(config: &Config, timers: Timers) -> Result<openraft::Config, String> {
-    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let settings = openraft::Config {
         cluster_name: "everpost".to_owned(),
         heartbeat_interval: millis(timers.heartbeat),

@@ -9,11 +9,13 @@
 
 mod blocking;
 mod config;
+pub mod consensus;
 mod frame;
 mod generation;
 mod group;
 mod groups;
 pub mod index;
+pub mod local;
 pub mod log;
 mod log_store;
 mod machine;
@@ -24,6 +26,6 @@ mod snapshot;
 mod transfer;
 mod types;
 
-pub use config::{BarrierError, Config, OpenError, ProposeError, Proposed, Timers};
-pub use group::{EffectEvent, Effects, Group, GroupStatus, MembershipStatus, Role, View};
+pub use config::{BarrierError, Config, GroupError, OpenError, Proposed, Timers};
+pub use group::{Group, GroupStatus, MembershipStatus, Role};
 pub use groups::{Dependencies, Groups};

@@ -21,7 +21,7 @@ use state::{Effect, Overlay};
 
 use crate::blocking;
 use crate::generation::{GroupRows, Pin};
-use crate::replica::{DIGEST_INTERVAL, DigestAt, Published, Replica};
+use crate::replica::{DIGEST_INTERVAL, DigestAt, Replica};
 use crate::snapshot::{self, Header, RowReader, SnapshotFile, Writer};
 use crate::types::{Applied, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -53,7 +53,6 @@ pub(crate) struct Machine {
 
 /// One entry that stands in the overlay and is not written yet.
 struct Waiting {
-    index: u64,
     responder: Option<ApplyResponder<TypeConfig>>,
     applied: Applied,
     effects: Vec<Effect>,
@@ -113,22 +112,19 @@ impl Machine {
     }
 
     /// Writes what the overlay holds and answers those who wait for it.
-    async fn write(&self, overlay: Overlay<'_>, waiting: &mut Vec<Waiting>) -> io::Result<()> {
+    fn write(&self, overlay: Overlay<'_>, waiting: &mut Vec<Waiting>) -> io::Result<()> {
         if waiting.is_empty() {
             return Ok(());
         }
         let row = encode_row(&self.row)?;
-        if let Err(error) = self.replica.rows.write(&overlay.into_batch(), &row).await {
+        if let Err(error) = self.replica.rows.write(&overlay.into_batch(), &row) {
             self.replica.close(&format!("index: {error}"));
             return Err(io::Error::other(error));
         }
         self.tell_applied();
         for done in waiting.drain(..) {
             if !done.effects.is_empty() {
-                self.replica.publish(Published::Applied {
-                    index: done.index,
-                    effects: done.effects.into(),
-                });
+                self.replica.publish(done.effects.into());
             }
             if let Some(responder) = done.responder {
                 responder.send(done.applied);
@@ -172,30 +168,28 @@ impl RaftStateMachine<TypeConfig> for Machine {
             let (entry, responder) = match next {
                 Ok(next) => next,
                 Err(error) => {
-                    self.write(overlay, &mut waiting).await?;
+                    self.write(overlay, &mut waiting)?;
                     return Err(error);
                 }
             };
-            let index = entry.index();
             match Self::apply_entry(&self.replica, &mut self.row, &mut overlay, entry) {
                 Ok((applied, effects)) => waiting.push(Waiting {
-                    index,
                     responder,
                     applied,
                     effects,
                 }),
                 Err(reason) => {
-                    self.write(overlay, &mut waiting).await?;
+                    self.write(overlay, &mut waiting)?;
                     self.replica.close(&reason);
                     return Err(io::Error::other(reason));
                 }
             }
             if overlay.batch().len() >= BATCH_ROWS {
-                self.write(overlay, &mut waiting).await?;
+                self.write(overlay, &mut waiting)?;
                 overlay = Overlay::new(&*rows);
             }
         }
-        self.write(overlay, &mut waiting).await
+        self.write(overlay, &mut waiting)
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
@@ -250,11 +244,11 @@ impl Machine {
             applied: meta.last_log_id,
             membership: meta.last_membership.clone(),
         };
-        install.finish(&encode_row(&row)?).await.map_err(io::Error::other)?;
+        install.finish(&encode_row(&row)?).map_err(io::Error::other)?;
         self.row = row;
         keep_snapshot(&self.replica, file).await.map_err(io::Error::other)?;
         self.tell_applied();
-        self.replica.publish(Published::Resync);
+        self.replica.overrun_watchers();
         Ok(())
     }
 }
@@ -312,7 +306,7 @@ impl Builder {
             .map_err(io::Error::other)?;
         let mut from = Vec::new();
         loop {
-            let (rows, has_more) = pin.chunk(&from, &[0xFF], CHUNK_ROWS).await.map_err(io::Error::other)?;
+            let (rows, has_more) = pin.chunk(&from, &[0xFF], CHUNK_ROWS).map_err(io::Error::other)?;
             if let Some((last, _)) = rows.last() {
                 from = [last.as_slice(), &[0]].concat();
             }

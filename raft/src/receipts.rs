@@ -6,7 +6,7 @@ use core_types::{Incarnation, NodeId, limits};
 use state::command::Receipts;
 use state::{Command, MailboxOp, Op};
 
-use crate::config::ProposeError;
+use crate::config::GroupError;
 
 /// The receipts that a command carries, if it is one that needs them.
 pub(crate) fn of(command: &Command) -> Option<&Receipts> {
@@ -24,9 +24,9 @@ pub(crate) fn check(
     incarnation: Incarnation,
     membership_index: u64,
     voters: &BTreeSet<NodeId>,
-) -> Result<(), ProposeError> {
+) -> Result<(), GroupError> {
     if receipts.incarnation != incarnation || receipts.membership_index != membership_index {
-        return Err(ProposeError::StaleMembership {
+        return Err(GroupError::StaleMembership {
             incarnation,
             index: membership_index,
         });
@@ -39,7 +39,7 @@ pub(crate) fn check(
     let least = if voters.len() >= limits::BLOB_COPIES { 2 } else { 1 };
     let wanted = taking.min(limits::BLOB_COPIES).max(least);
     if holders.len() < wanted {
-        return Err(ProposeError::NotEnoughCopies {
+        return Err(GroupError::NotEnoughCopies {
             wanted,
             have: holders.len(),
         });
@@ -51,7 +51,7 @@ pub(crate) fn check(
 mod tests {
     use super::*;
 
-    fn checked(voters: &[u64], nodes: &[u64], skipped: &[u64]) -> Result<(), ProposeError> {
+    fn checked(voters: &[u64], nodes: &[u64], skipped: &[u64]) -> Result<(), GroupError> {
         let ids = |list: &[u64]| list.iter().map(|id| NodeId(*id)).collect::<Vec<_>>();
         let receipts = Receipts {
             incarnation: Incarnation(2),
@@ -62,8 +62,8 @@ mod tests {
         check(&receipts, Incarnation(2), 9, &ids(voters).into_iter().collect())
     }
 
-    fn short(wanted: usize, have: usize) -> Result<(), ProposeError> {
-        Err(ProposeError::NotEnoughCopies { wanted, have })
+    fn short(wanted: usize, have: usize) -> Result<(), GroupError> {
+        Err(GroupError::NotEnoughCopies { wanted, have })
     }
 
     #[test]
@@ -108,7 +108,7 @@ mod tests {
             skipped: vec![],
         };
         let voters = [NodeId(1)].into();
-        let stale = |incarnation, index| Err(ProposeError::StaleMembership { incarnation, index });
+        let stale = |incarnation, index| Err(GroupError::StaleMembership { incarnation, index });
         assert_eq!(check(&receipts, Incarnation(2), 10, &voters), stale(Incarnation(2), 10));
         assert_eq!(check(&receipts, Incarnation(3), 9, &voters), stale(Incarnation(3), 9));
         assert_eq!(check(&receipts, Incarnation(2), 9, &voters), Ok(()));

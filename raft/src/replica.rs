@@ -31,13 +31,6 @@ pub(crate) struct DigestAt {
     pub(crate) digest: Digest,
 }
 
-/// What is sent to those who watch a replica.
-#[derive(Clone, Debug)]
-pub(crate) enum Published {
-    Applied { index: u64, effects: Arc<[Effect]> },
-    Resync,
-}
-
 pub(crate) struct Replica {
     pub(crate) group: GroupId,
     pub(crate) incarnation: Incarnation,
@@ -48,7 +41,7 @@ pub(crate) struct Replica {
     pub(crate) apply: ApplyFn,
     pub(crate) snapshot: Mutex<Option<SnapshotFile>>,
     digests: Mutex<VecDeque<DigestAt>>,
-    effects: broadcast::Sender<Published>,
+    effects: broadcast::Sender<Arc<[Effect]>>,
     /// The index behind the last applied entry: 0 when nothing is applied.
     applied: watch::Sender<u64>,
     closed: watch::Sender<Option<String>>,
@@ -108,12 +101,20 @@ impl Replica {
         self.closed.subscribe()
     }
 
-    pub(crate) fn publish(&self, event: Published) {
+    pub(crate) fn publish(&self, event: Arc<[Effect]>) {
         // An error says only that nobody watches.
         let _ = self.effects.send(event);
     }
 
-    pub(crate) fn watch_effects(&self) -> broadcast::Receiver<Published> {
+    /// Makes every watcher lag: the state was replaced as a whole, and each must look at everything anew.
+    pub(crate) fn overrun_watchers(&self) {
+        let nothing: Arc<[Effect]> = Arc::new([]);
+        for _ in 0..=EFFECTS_KEPT {
+            self.publish(Arc::clone(&nothing));
+        }
+    }
+
+    pub(crate) fn watch_effects(&self) -> broadcast::Receiver<Arc<[Effect]>> {
         self.effects.subscribe()
     }
 

@@ -11,7 +11,7 @@ use openraft::{EmptyNode, ReadPolicy};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Ask, Inner};
-use crate::config::{ProposeError, Proposed};
+use crate::config::{GroupError, Proposed};
 use crate::frame::{Answer, Attempt, Change};
 use crate::receipts;
 use crate::types::EncodedCommand;
@@ -34,7 +34,7 @@ impl Inner {
     async fn propose_here(&self, data: EncodedCommand, deadline: Instant) -> Attempt<Proposed> {
         let command = match data.decode() {
             Ok(command) => command,
-            Err(error) => return Attempt::Refused(ProposeError::Refused(error.to_string())),
+            Err(error) => return Attempt::Refused(GroupError::Refused(error.to_string())),
         };
         let receiver = {
             let _gate = self.gate.read().await;
@@ -71,7 +71,7 @@ impl Inner {
                 Attempt::NotLeader(forward.leader_id.filter(|leader| *leader != self.node().0))
             }
             Ok(Ok(Err(ClientWriteError::LogEntryDiscarded(_)))) => Attempt::Unknown,
-            Ok(Ok(Err(error))) => Attempt::Refused(ProposeError::Refused(error.to_string())),
+            Ok(Ok(Err(error))) => Attempt::Refused(GroupError::Refused(error.to_string())),
         }
     }
 
@@ -164,7 +164,7 @@ impl Inner {
                 Attempt::NotLeader(forward.leader_id.filter(|leader| *leader != self.node().0))
             }
             Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => Attempt::Unknown,
-            Err(RaftError::APIError(error)) => Attempt::Refused(ProposeError::Refused(error.to_string())),
+            Err(RaftError::APIError(error)) => Attempt::Refused(GroupError::Refused(error.to_string())),
             Err(RaftError::Fatal(_)) => Attempt::NotLeader(None),
         }
     }
@@ -175,7 +175,7 @@ impl Inner {
         }
         let voters: BTreeSet<NodeId> = self.membership().voters;
         if !voters.contains(&NodeId(to)) {
-            return Attempt::Refused(ProposeError::Refused(format!("node {to} is not a voter")));
+            return Attempt::Refused(GroupError::Refused(format!("node {to} is not a voter")));
         }
         if self.raft.trigger().transfer_leader(to).await.is_err() {
             return Attempt::NotLeader(None);
