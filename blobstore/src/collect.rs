@@ -67,7 +67,11 @@ impl BlobStore {
                 let mut unreferenced = Vec::new();
                 let mut referenced = Vec::new();
                 for id in ids {
-                    if ask(id)? { referenced.push(id) } else { unreferenced.push(id) }
+                    if ask(id)? {
+                        referenced.push(id)
+                    } else {
+                        unreferenced.push(id)
+                    }
                 }
                 Ok::<_, BlobError>((referenced, unreferenced))
             });

@@ -91,7 +91,11 @@ struct Current {
 
 impl Journal {
     /// Reads what is there. Blocks.
-    pub(crate) fn open(files: Arc<Files>, entropy: Arc<dyn Entropy>, config: BlobConfig) -> Result<(Self, Replay), BlobError> {
+    pub(crate) fn open(
+        files: Arc<Files>,
+        entropy: Arc<dyn Entropy>,
+        config: BlobConfig,
+    ) -> Result<(Self, Replay), BlobError> {
         let disk = Arc::clone(&files.disk);
         disk.create_dir_all(JOURNAL_DIR)?;
         let mut index = Index::default();
@@ -127,12 +131,23 @@ impl Journal {
             }
         }
         let ends: BTreeMap<u64, u32> = scans.iter().map(|(seq, (_, _, scan))| (*seq, scan.prior_end)).collect();
-        for (seq, (slot, file, mut scan)) in scans.into_iter().filter(|(seq, (_, _, scan))| *seq != 0 && !scan.released) {
+        for (seq, (slot, file, mut scan)) in scans
+            .into_iter()
+            .filter(|(seq, (_, _, scan))| *seq != 0 && !scan.released)
+        {
             scan.safe_end = scan.safe_end.max(ends.get(&(seq + 1)).copied().unwrap_or(0));
             let damage = scan.damage();
             replay.holes += damage.holes;
-            replay.damaged.extend(damage.blobs.iter().filter(|id| !files.exists(**id)));
-            let segment = Segment { slot, file: Arc::clone(&file), waiting: 0, closed: true, end: scan.safe_end };
+            replay
+                .damaged
+                .extend(damage.blobs.iter().filter(|id| !files.exists(**id)));
+            let segment = Segment {
+                slot,
+                file: Arc::clone(&file),
+                waiting: 0,
+                closed: true,
+                end: scan.safe_end,
+            };
             index.segments.insert(seq, segment);
             for found in scan.records.iter().filter(|found| found.payload_good) {
                 let place = Place {
@@ -235,11 +250,22 @@ impl Journal {
         let finished: Vec<(u64, Segment)> = {
             let mut index = lock(&self.index);
             let done = |segment: &Segment| segment.closed && segment.waiting == 0;
-            let seqs: Vec<u64> = index.segments.iter().filter(|(_, segment)| done(segment)).map(|(seq, _)| *seq).collect();
-            seqs.into_iter().filter_map(|seq| index.segments.remove(&seq).map(|segment| (seq, segment))).collect()
+            let seqs: Vec<u64> = index
+                .segments
+                .iter()
+                .filter(|(_, segment)| done(segment))
+                .map(|(seq, _)| *seq)
+                .collect();
+            seqs.into_iter()
+                .filter_map(|seq| index.segments.remove(&seq).map(|segment| (seq, segment)))
+                .collect()
         };
         for (seq, segment) in finished {
-            let mark = Mark { seq, durable_end: segment.end, released: true };
+            let mark = Mark {
+                seq,
+                durable_end: segment.end,
+                released: true,
+            };
             // Its loss does no harm: what is replayed once more gets the same file once more. It is synced when the slot
             // is used again, so that the new life's first batch is not taken for damage of the old one.
             if let Err(error) = segment.file.write_at(0, &mark.encode()) {
@@ -265,7 +291,10 @@ impl Journal {
                 let _ = first.done.send(Err(error));
                 continue;
             }
-            let ready = match self.room_for(current.take(), journal::record_len(first.file.len())).await {
+            let ready = match self
+                .room_for(current.take(), journal::record_len(first.file.len()))
+                .await
+            {
                 Ok(ready) => ready,
                 Err(error) => {
                     let _ = first.done.send(Err(error));
@@ -297,7 +326,9 @@ impl Journal {
         let (files, shared) = (Arc::clone(&self.files), Arc::clone(self));
         let job = run(&self.files.pool, move || {
             let mut current = current;
-            let result = shared.check_space(files.disk.as_ref(), &batch).and_then(|()| write_batch(&mut current, &batch, number));
+            let result = shared
+                .check_space(files.disk.as_ref(), &batch)
+                .and_then(|()| write_batch(&mut current, &batch, number));
             (current, batch, result)
         });
         let (current, batch, result) = job.await.ok()?;
@@ -356,7 +387,9 @@ impl Journal {
             progress.await;
         };
         let shared = Arc::clone(self);
-        let begun = run(&self.files.pool, move || shared.begin_segment(slot)).await.and_then(|begun| begun);
+        let begun = run(&self.files.pool, move || shared.begin_segment(slot))
+            .await
+            .and_then(|begun| begun);
         let (file, key) = match self.note(begun) {
             Ok(begun) => begun,
             Err(error) => {
@@ -367,9 +400,21 @@ impl Journal {
         let mut index = lock(&self.index);
         index.seq_last += 1;
         let seq = index.seq_last;
-        let segment = Segment { slot, file: Arc::clone(&file), waiting: 0, closed: false, end: RECORDS_START };
+        let segment = Segment {
+            slot,
+            file: Arc::clone(&file),
+            waiting: 0,
+            closed: false,
+            end: RECORDS_START,
+        };
         index.segments.insert(seq, segment);
-        Ok(Current { seq, file, key, position: RECORDS_START, prior_end })
+        Ok(Current {
+            seq,
+            file,
+            key,
+            position: RECORDS_START,
+            prior_end,
+        })
     }
 
     fn close_all(&self) {
@@ -469,7 +514,11 @@ fn write_batch(current: &mut Current, batch: &[Append], number: u64) -> Result<V
     current.file.write_at(u64::from(current.position), &bytes)?;
     current.file.sync_data()?;
     current.position += u32::try_from(bytes.len()).map_err(|_| BlobError::TooLarge(u64::from(u32::MAX)))?;
-    let mark = Mark { seq: current.seq, durable_end: current.position, released: false };
+    let mark = Mark {
+        seq: current.seq,
+        durable_end: current.position,
+        released: false,
+    };
     // The batch is durable whether or not this is written.
     if let Err(error) = current.file.write_at(0, &mark.encode()) {
         tracing::warn!(%error, "the mark of a journal segment was not written");
@@ -493,7 +542,11 @@ fn allocate(file: &dyn File, length: u32, key: &Key) -> Result<(), BlobError> {
 
 /// A segment that was being made when the power went holds at most zeros and pieces of its key.
 fn only_keys(bytes: &[u8]) -> bool {
-    bytes.get(RECORDS_START as usize..).unwrap_or_default().iter().all(|byte| *byte == 0)
+    bytes
+        .get(RECORDS_START as usize..)
+        .unwrap_or_default()
+        .iter()
+        .all(|byte| *byte == 0)
 }
 
 fn segment_path(slot: u32) -> String {

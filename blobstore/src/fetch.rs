@@ -88,7 +88,10 @@ impl Fetcher {
         let mut receiving = run(self.store.pool(), move || Receiving::new(&files, id, outline)).await??;
         for index in 0..remote.outline.hashes.len() {
             let encoded = remote.encoded_frame(index).await?;
-            receiving = run(self.store.pool(), move || receiving.add(index, &encoded).map(|()| receiving)).await??;
+            receiving = run(self.store.pool(), move || {
+                receiving.add(index, &encoded).map(|()| receiving)
+            })
+            .await??;
         }
         let sealed = run(self.store.pool(), move || receiving.finish()).await??;
         self.store.put(&sealed).await
@@ -102,7 +105,13 @@ impl Fetcher {
                     let mut order = nodes.to_vec();
                     order.rotate_left(position);
                     order.retain(|node| *node != self.rpc.node());
-                    return Ok(RemoteBlob { rpc: Arc::clone(&self.rpc), class, id, outline, nodes: order });
+                    return Ok(RemoteBlob {
+                        rpc: Arc::clone(&self.rpc),
+                        class,
+                        id,
+                        outline,
+                        nodes: order,
+                    });
                 }
                 Ok(answer) => tracing::debug!(blob = %id, %node, ?answer, "the peer does not have the blob"),
                 Err(error) => tracing::debug!(blob = %id, %node, %error, "the peer was not asked with success"),
@@ -134,7 +143,10 @@ impl RemoteBlob {
     /// The first peer's answer that is that frame.
     async fn first_good(&self, index: usize, pick: impl Fn(Bytes, Bytes) -> Bytes) -> Result<Bytes, BlobError> {
         let number = u32::try_from(index).map_err(|_| BlobError::OutOfRange)?;
-        let request = Request::ReadFrame { id: self.id, index: number };
+        let request = Request::ReadFrame {
+            id: self.id,
+            index: number,
+        };
         for node in &self.nodes {
             let answer = ask(&self.rpc, *node, self.class, &request, BLOB_FETCH_TIMEOUT).await;
             if let Ok(Answer::Frame(encoded)) = answer {

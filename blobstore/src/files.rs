@@ -54,7 +54,9 @@ pub(crate) struct TempFile {
 
 impl std::fmt::Debug for TempFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TempFile").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("TempFile")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -151,7 +153,11 @@ impl Files {
             }
             temp.file.write_at(offset, &stored.table.encode_skippable())?;
             temp.file.sync_data()?;
-            return Ok(Prepared { id: stored.id, file: Arc::new(temp), beside: None });
+            return Ok(Prepared {
+                id: stored.id,
+                file: Arc::new(temp),
+                beside: None,
+            });
         }
         let temp = self.create_temp()?;
         let mut offset = 0;
@@ -162,9 +168,15 @@ impl Files {
         }
         temp.file.sync_data()?;
         let beside = self.create_temp()?;
-        beside.file.write_at(0, &format::plain_table(&stored.table.outline()).encode())?;
+        beside
+            .file
+            .write_at(0, &format::plain_table(&stored.table.outline()).encode())?;
         beside.file.sync_data()?;
-        Ok(Prepared { id: stored.id, file: Arc::new(temp), beside: Some(beside) })
+        Ok(Prepared {
+            id: stored.id,
+            file: Arc::new(temp),
+            beside: Some(beside),
+        })
     }
 
     /// A temporary file that holds the encoded blob already, synced here; or its plain form.
@@ -174,7 +186,11 @@ impl Files {
             return self.prepare(stored);
         }
         temp.file.sync_data()?;
-        Ok(Prepared { id: stored.id, file: Arc::clone(temp), beside: None })
+        Ok(Prepared {
+            id: stored.id,
+            file: Arc::clone(temp),
+            beside: None,
+        })
     }
 
     /// Gives prepared files their names, durably: one sync for each directory.
@@ -205,8 +221,15 @@ impl Files {
             return Ok(false);
         }
         let number = self.next_temp.fetch_add(1, Ordering::Relaxed);
-        for (path, suffix) in [(compressed_path(id), "eml.zst"), (plain_path(id), "eml"), (beside_path(id), "eml.idx")] {
-            match self.disk.rename(&path, &format!("{QUARANTINE_DIR}/{id}.{number}.{suffix}")) {
+        for (path, suffix) in [
+            (compressed_path(id), "eml.zst"),
+            (plain_path(id), "eml"),
+            (beside_path(id), "eml.idx"),
+        ] {
+            match self
+                .disk
+                .rename(&path, &format!("{QUARANTINE_DIR}/{id}.{number}.{suffix}"))
+            {
                 Ok(()) => {}
                 Err(error) if error.kind == DiskErrorKind::NotFound => {}
                 Err(error) => return Err(error.into()),
@@ -249,7 +272,10 @@ impl Files {
     /// The second bytes of the directories below one of the 256 first ones.
     pub(crate) fn list_seconds(&self, first: u8) -> Result<Vec<u8>, BlobError> {
         let names = none_when_missing(self.disk.list(&format!("{BLOB_DIR}/{first:02x}")))?;
-        Ok(names.iter().filter_map(|name| u8::from_str_radix(name, 16).ok()).collect())
+        Ok(names
+            .iter()
+            .filter_map(|name| u8::from_str_radix(name, 16).ok())
+            .collect())
     }
 
     /// Makes a name durable that was found.
@@ -288,7 +314,9 @@ impl TempFile {
 impl Stored {
     /// From a whole encoded file in memory.
     pub(crate) fn from_memory(id: BlobId, file: Bytes) -> Result<Self, BlobError> {
-        let tail = file.get(file.len().saturating_sub(TABLE_BYTES_MAX)..).unwrap_or_default();
+        let tail = file
+            .get(file.len().saturating_sub(TABLE_BYTES_MAX)..)
+            .unwrap_or_default();
         let table = Table::decode_tail(id, tail, file.len() as u64)?;
         Ok(Self {
             id,

@@ -224,7 +224,8 @@ impl Table {
         };
         let raw_len = cursor.u64()?;
         let count = cursor.u32()? as usize;
-        if raw_len > BLOB_BYTES_MAX || count as u64 != frame_count(raw_len) || cursor.0.len() != count * FRAME_ROW_BYTES {
+        if raw_len > BLOB_BYTES_MAX || count as u64 != frame_count(raw_len) || cursor.0.len() != count * FRAME_ROW_BYTES
+        {
             return Err(malformed("the table's lengths do not fit"));
         }
         let mut frames = Vec::with_capacity(count);
@@ -406,9 +407,13 @@ fn root(hashes: &[FrameHash], raw_len: u64) -> FrameHash {
 
 fn split(hashes: &[FrameHash], raw_len: u64) -> (FrameHash, FrameHash) {
     let left_len = left_subtree_len(raw_len);
-    let middle = usize::try_from(left_len / BLOB_FRAME_BYTES as u64).map_or(1, |middle| middle.clamp(1, hashes.len() - 1));
+    let middle =
+        usize::try_from(left_len / BLOB_FRAME_BYTES as u64).map_or(1, |middle| middle.clamp(1, hashes.len() - 1));
     let (left, right) = hashes.split_at(middle);
-    (subtree(left, left_len), subtree(right, raw_len.saturating_sub(left_len)))
+    (
+        subtree(left, left_len),
+        subtree(right, raw_len.saturating_sub(left_len)),
+    )
 }
 
 fn subtree(hashes: &[FrameHash], raw_len: u64) -> FrameHash {

@@ -69,8 +69,12 @@ impl Health {
 
     pub(crate) fn removed(&self, blobs: u64, bytes: u64) {
         let less = |by: u64| move |now: u64| Some(now.saturating_sub(by));
-        let _ = self.blobs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less(blobs));
-        let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less(bytes));
+        let _ = self
+            .blobs
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less(blobs));
+        let _ = self
+            .bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less(bytes));
     }
 
     /// What a walk over all files saw.

@@ -177,7 +177,10 @@ pub(crate) fn record_len(payload_len: usize) -> usize {
 /// Looks at a whole segment.
 pub(crate) fn scan(segment: &[u8]) -> Scan {
     let Some(key) = find_key(segment) else {
-        return Scan { unreadable: true, ..Scan::default() };
+        return Scan {
+            unreadable: true,
+            ..Scan::default()
+        };
     };
     let mut records: Vec<Found> = Vec::new();
     let mut seq = 0;
@@ -194,10 +197,16 @@ pub(crate) fn scan(segment: &[u8]) -> Scan {
                 seq = header.seq;
                 records.clear();
             }
-            let payload = bytes.get(HEADER_BYTES..).and_then(|rest| rest.get(..header.payload_len as usize));
+            let payload = bytes
+                .get(HEADER_BYTES..)
+                .and_then(|rest| rest.get(..header.payload_len as usize));
             let payload_good = payload.is_some_and(|payload| crc32c::crc32c(payload) == header.payload_crc);
             let offset = u32::try_from(offset).unwrap_or(u32::MAX);
-            records.push(Found { offset, header, payload_good });
+            records.push(Found {
+                offset,
+                header,
+                payload_good,
+            });
         }
         offset += ALIGNMENT;
     }

@@ -50,7 +50,11 @@ impl BlobReader {
         Self {
             id: stored.id,
             len: stored.table.raw_len,
-            origin: Origin::Local { store, stored, _encoded: encoded },
+            origin: Origin::Local {
+                store,
+                stored,
+                _encoded: encoded,
+            },
             last_frame: Arc::default(),
         }
     }
@@ -157,7 +161,11 @@ impl RangeReader {
                 return Some(Err(error));
             }
         };
-        let within = |position: u64| usize::try_from(position - index * frame_bytes).unwrap_or(usize::MAX).min(frame.len());
+        let within = |position: u64| {
+            usize::try_from(position - index * frame_bytes)
+                .unwrap_or(usize::MAX)
+                .min(frame.len())
+        };
         let chunk = frame.slice(within(self.range.start)..within(self.range.end));
         if chunk.is_empty() {
             self.range.start = self.range.end;
@@ -169,6 +177,8 @@ impl RangeReader {
 
     /// The chunks as a stream.
     pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, BlobError>> + Send {
-        futures_util::stream::unfold(self, |mut chunks| async move { chunks.next().await.map(|chunk| (chunk, chunks)) })
+        futures_util::stream::unfold(self, |mut chunks| async move {
+            chunks.next().await.map(|chunk| (chunk, chunks))
+        })
     }
 }

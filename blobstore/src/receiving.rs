@@ -35,7 +35,14 @@ impl Receiving {
         } else {
             Sink::Memory(Vec::new())
         };
-        Ok(Self { id, outline, frames: Vec::new(), sink, len: 0, unsynced: 0 })
+        Ok(Self {
+            id,
+            outline,
+            frames: Vec::new(),
+            sink,
+            len: 0,
+            unsynced: 0,
+        })
     }
 
     /// Frames that have arrived.
@@ -55,7 +62,10 @@ impl Receiving {
         if index != self.frames.len() {
             return Err(malformed("a frame is missing"));
         }
-        let raw = self.outline.decode_frame(index, encoded).map_err(|_| BlobError::WrongHash(self.id))?;
+        let raw = self
+            .outline
+            .decode_frame(index, encoded)
+            .map_err(|_| BlobError::WrongHash(self.id))?;
         match &mut self.sink {
             Sink::Memory(bytes) => bytes.extend_from_slice(encoded),
             Sink::File(temp) => {
@@ -82,7 +92,11 @@ impl Receiving {
         if self.frames.len() != self.outline.hashes.len() {
             return Err(malformed("frames are missing"));
         }
-        let table = Table { kind: Kind::Zstd, raw_len: self.outline.raw_len, frames: self.frames };
+        let table = Table {
+            kind: Kind::Zstd,
+            raw_len: self.outline.raw_len,
+            frames: self.frames,
+        };
         let tail = table.encode_skippable();
         match self.sink {
             Sink::Memory(mut bytes) => {

@@ -116,9 +116,18 @@ impl BlobStore {
         }
         let (appends, receiver) = mpsc::channel(APPENDS_WAITING_MAX);
         tokio::spawn(Arc::clone(&journal).commit_all(receiver));
-        let filing = tokio::spawn(file_all(Arc::clone(&files), Arc::clone(&journal), Arc::clone(&health))).abort_handle();
+        let filing =
+            tokio::spawn(file_all(Arc::clone(&files), Arc::clone(&journal), Arc::clone(&health))).abort_handle();
         let pins = Pins::new(config.grace);
-        Ok(Self(Arc::new(Inner { files, journal, appends, pins, health, config, filing })))
+        Ok(Self(Arc::new(Inner {
+            files,
+            journal,
+            appends,
+            pins,
+            health,
+            config,
+            filing,
+        })))
     }
 
     /// Who is told of blobs that turn out to be wrong, to have them fetched again. It must not block.
@@ -146,7 +155,11 @@ impl BlobStore {
         match sealed.encoded() {
             Encoded::Memory(file) if file.len() <= self.0.config.inline_bytes_max => {
                 let (done, answer) = oneshot::channel();
-                let append = Append { id, file: file.clone(), done };
+                let append = Append {
+                    id,
+                    file: file.clone(),
+                    done,
+                };
                 self.0.appends.send(append).await.map_err(|_| BlobError::Closed)?;
                 answer.await.map_err(|_| BlobError::Closed)??;
             }

@@ -37,8 +37,14 @@ pub(crate) async fn open(disk: &FaultyDisk) -> BlobStore {
 pub(crate) fn message(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = |index: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        if index % 2048 < 1024 { b"From: a@example.org\r\n"[index % 21] } else { (state >> 33) as u8 }
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        if index % 2048 < 1024 {
+            b"From: a@example.org\r\n"[index % 21]
+        } else {
+            (state >> 33) as u8
+        }
     };
     let mut bytes: Vec<u8> = (0..length).map(&mut next).collect();
     for (byte, mark) in bytes.iter_mut().zip(seed.to_le_bytes()) {

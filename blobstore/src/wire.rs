@@ -18,7 +18,11 @@ pub(crate) enum Request {
     /// Make this blob durable; the whole encoded file.
     Put { id: BlobId, file: Bytes },
     /// A large blob follows under this number of the sender's.
-    Begin { transfer: u64, id: BlobId, outline: Outline },
+    Begin {
+        transfer: u64,
+        id: BlobId,
+        outline: Outline,
+    },
     /// Its next frame.
     Frame { transfer: u64, index: u32, encoded: Bytes },
     /// Make it durable.

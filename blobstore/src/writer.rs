@@ -108,7 +108,9 @@ impl BlobWriter {
             let room = self.piece_room().min(bytes.len());
             let (head, rest) = bytes.split_at(room);
             if self.buffer.capacity() - self.buffer.len() < head.len() {
-                let more = (self.buffer.len() + head.len()).next_power_of_two().min(self.memory_max);
+                let more = (self.buffer.len() + head.len())
+                    .next_power_of_two()
+                    .min(self.memory_max);
                 self.buffer.reserve_exact(more.saturating_sub(self.buffer.len()));
             }
             self.buffer.extend_from_slice(head);
@@ -146,7 +148,11 @@ impl BlobWriter {
 
     async fn spill(&mut self) -> Result<(), BlobError> {
         self.broken = true;
-        let (files, mut buffer, spool) = (Arc::clone(&self.files), std::mem::take(&mut self.buffer), self.spool.take());
+        let (files, mut buffer, spool) = (
+            Arc::clone(&self.files),
+            std::mem::take(&mut self.buffer),
+            self.spool.take(),
+        );
         let (buffer, spool) = run(&self.files.pool, move || {
             let mut spool = match spool {
                 Some(spool) => spool,
@@ -200,7 +206,9 @@ impl Spool {
     fn end(mut self) -> Result<Sealed, BlobError> {
         self.end_frame(&[])?;
         let (id, table) = self.encoder.finish();
-        self.target.file.write_at(table.frames_len(), &table.encode_skippable())?;
+        self.target
+            .file
+            .write_at(table.frames_len(), &table.encode_skippable())?;
         Ok(Sealed::temp(id, table, self.target))
     }
 }
@@ -209,7 +217,11 @@ impl Sealed {
     pub(crate) fn memory(id: BlobId, table: Table, file: Bytes) -> Self {
         let source = Source::Memory(file.clone());
         Self {
-            stored: Stored { id, table: Arc::new(table), source },
+            stored: Stored {
+                id,
+                table: Arc::new(table),
+                source,
+            },
             encoded: Encoded::Memory(file),
         }
     }
@@ -217,7 +229,11 @@ impl Sealed {
     pub(crate) fn temp(id: BlobId, table: Table, temp: TempFile) -> Self {
         let source = Source::File(Arc::clone(&temp.file));
         Self {
-            stored: Stored { id, table: Arc::new(table), source },
+            stored: Stored {
+                id,
+                table: Arc::new(table),
+                source,
+            },
             encoded: Encoded::TempFile(TempHandle(Arc::new(temp))),
         }
     }

@@ -11,7 +11,7 @@
 use std::io;
 use std::sync::Arc;
 
-use core_types::{DiskError, KvError, KvRead, codec};
+use core_types::{DiskError, KvError, codec};
 use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};

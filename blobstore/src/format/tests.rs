@@ -13,8 +13,14 @@ fn message(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     (0..length)
         .map(|index| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            if index % 2048 < 1024 { b"From: a@example.org\r\n"[index % 21] } else { (state >> 33) as u8 }
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            if index % 2048 < 1024 {
+                b"From: a@example.org\r\n"[index % 21]
+            } else {
+                (state >> 33) as u8
+            }
         })
         .collect()
 }
@@ -33,10 +39,31 @@ fn decode_file(id: BlobId, file: &[u8]) -> Result<Vec<u8>, BlobError> {
 
 #[test]
 fn a_file_gives_the_message_back_at_every_size_around_the_frames() {
-    for length in [0, 1, 63, 64, 1023, 1024, 1025, 65_536, MIB - 1, MIB, MIB + 1, 2 * MIB - 1, 2 * MIB, 2 * MIB + 1, 3 * MIB, 5 * MIB + 7] {
+    for length in [
+        0,
+        1,
+        63,
+        64,
+        1023,
+        1024,
+        1025,
+        65_536,
+        MIB - 1,
+        MIB,
+        MIB + 1,
+        2 * MIB - 1,
+        2 * MIB,
+        2 * MIB + 1,
+        3 * MIB,
+        5 * MIB + 7,
+    ] {
         let raw = message(length, length as u64);
         let (id, table, file) = encode(&raw).unwrap();
-        assert_eq!(id, BlobId::of(&raw), "{length}: the tree's root is the hash of the whole");
+        assert_eq!(
+            id,
+            BlobId::of(&raw),
+            "{length}: the tree's root is the hash of the whole"
+        );
         assert_eq!(table.raw_len, length as u64);
         assert!(decode_file(id, &file).unwrap() == raw, "{length}");
     }
@@ -48,13 +75,19 @@ fn any_zstd_decoder_gives_the_exact_message() {
         let raw = message(length, 3);
         let (_, _, file) = encode(&raw).unwrap();
         let mut decoded = Vec::new();
-        zstd::stream::read::Decoder::new(file.as_slice()).unwrap().read_to_end(&mut decoded).unwrap();
+        zstd::stream::read::Decoder::new(file.as_slice())
+            .unwrap()
+            .read_to_end(&mut decoded)
+            .unwrap();
         assert!(decoded == raw, "{length}: zstd's streaming decoder");
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("m.eml.zst");
         std::fs::write(&path, &file).unwrap();
         if let Ok(output) = std::process::Command::new("zstd").arg("-dc").arg(&path).output() {
-            assert!(output.status.success() && output.stdout == raw, "{length}: the program zstd");
+            assert!(
+                output.status.success() && output.stdout == raw,
+                "{length}: the program zstd"
+            );
         }
     }
 }
@@ -67,7 +100,10 @@ fn a_flipped_bit_anywhere_in_a_file_gives_no_byte_of_its_frame() {
         let mut damaged = file.clone();
         damaged[offset] ^= 1 << (offset % 8);
         // A bit of zstd's frame header may be without meaning; then the message is still the exact one.
-        assert!(decode_file(id, &damaged).is_err() || decode_file(id, &damaged).unwrap() == raw, "{offset}");
+        assert!(
+            decode_file(id, &damaged).is_err() || decode_file(id, &damaged).unwrap() == raw,
+            "{offset}"
+        );
     }
 }
 
@@ -110,7 +146,11 @@ fn a_plain_file_has_its_table_beside_it() {
 
 #[test]
 fn lengths_over_the_limit_are_refused() {
-    for (raw_len, fits) in [(BLOB_BYTES_MAX - 1, true), (BLOB_BYTES_MAX, true), (BLOB_BYTES_MAX + 1, false)] {
+    for (raw_len, fits) in [
+        (BLOB_BYTES_MAX - 1, true),
+        (BLOB_BYTES_MAX, true),
+        (BLOB_BYTES_MAX + 1, false),
+    ] {
         let hashes = vec![[1; 32]; usize::try_from(frame_count(raw_len)).unwrap()];
         let id = BlobId(root(&hashes, raw_len));
         assert_eq!(Outline { raw_len, hashes }.verify(id).is_ok(), fits);
@@ -120,7 +160,10 @@ fn lengths_over_the_limit_are_refused() {
 #[test]
 fn the_table_of_the_largest_blob_lies_within_the_tail() {
     let hashes = vec![[1; 32]; usize::try_from(frame_count(BLOB_BYTES_MAX)).unwrap()];
-    let outline = Outline { raw_len: BLOB_BYTES_MAX, hashes };
+    let outline = Outline {
+        raw_len: BLOB_BYTES_MAX,
+        hashes,
+    };
     assert!(plain_table(&outline).encode_skippable().len() <= TABLE_BYTES_MAX);
 }
 

@@ -43,7 +43,10 @@ fn a_whole_segment_has_all_its_records_and_no_damage() {
     let scan = scan(&bytes);
     assert_eq!((scan.seq, scan.records.len(), scan.released), (3, 4, false));
     assert!(scan.records.iter().all(|found| found.payload_good));
-    assert_eq!(scan.safe_end as usize, places[3].0, "the last batch may never have been acknowledged");
+    assert_eq!(
+        scan.safe_end as usize, places[3].0,
+        "the last batch may never have been acknowledged"
+    );
     assert_eq!(scan.damage(), Damage::default());
 }
 
@@ -56,7 +59,11 @@ fn damage_before_the_last_batch_is_reported_and_in_it_is_a_torn_tail() {
             damaged[start + offset] ^= 4;
             let damage = scan(&damaged).damage();
             let reported = damage.holes as usize + damage.blobs.len();
-            assert_eq!(reported, usize::from(record < 3), "record {record} of {length} at {offset}");
+            assert_eq!(
+                reported,
+                usize::from(record < 3),
+                "record {record} of {length} at {offset}"
+            );
         }
     }
 }
@@ -65,7 +72,11 @@ fn damage_before_the_last_batch_is_reported_and_in_it_is_a_torn_tail() {
 fn the_mark_extends_what_is_known_to_be_durable() {
     let (mut bytes, places) = segment(&[&[100], &[100]]);
     let end = (places[1].0 + places[1].1) as u32;
-    let mark = Mark { seq: 3, durable_end: end, released: false };
+    let mark = Mark {
+        seq: 3,
+        durable_end: end,
+        released: false,
+    };
     bytes[..MARK_BYTES].copy_from_slice(&mark.encode());
     assert_eq!(scan(&bytes).damage(), Damage::default());
     bytes[places[1].0 + HEADER_BYTES] ^= 1;
@@ -74,7 +85,11 @@ fn the_mark_extends_what_is_known_to_be_durable() {
     assert_eq!(scan(&bytes).damage().holes, 1);
     let other_life = Mark { seq: 2, ..mark };
     bytes[..MARK_BYTES].copy_from_slice(&other_life.encode());
-    assert_eq!(scan(&bytes).damage(), Damage::default(), "a mark of an earlier life says nothing");
+    assert_eq!(
+        scan(&bytes).damage(),
+        Damage::default(),
+        "a mark of an earlier life says nothing"
+    );
 }
 
 #[test]

@@ -15,17 +15,38 @@ const MIB: usize = 1024 * 1024;
 async fn messages_of_all_sizes_come_back_from_journal_and_file() {
     let disk = FaultyDisk::new();
     let store = open(&disk).await;
-    for length in [0, 1, 16_383, 16_384, 16_385, 40_000, MIB - 1, MIB, MIB + 1, 2 * MIB, 2 * MIB + 17] {
+    for length in [
+        0,
+        1,
+        16_383,
+        16_384,
+        16_385,
+        40_000,
+        MIB - 1,
+        MIB,
+        MIB + 1,
+        2 * MIB,
+        2 * MIB + 17,
+    ] {
         let raw = message(length, length as u64);
         let sealed = seal(&store, &raw).await.unwrap();
         assert_eq!((sealed.id(), sealed.raw_len()), (BlobId::of(&raw), length as u64));
-        assert!(read_all(&sealed.reader(&store)).await.unwrap() == raw, "{length}: before it is stored");
+        assert!(
+            read_all(&sealed.reader(&store)).await.unwrap() == raw,
+            "{length}: before it is stored"
+        );
         store.put(&sealed).await.unwrap();
         assert!(get(&store, sealed.id()).await.unwrap() == raw, "{length}: at once");
         store.flush().await.unwrap();
-        assert!(get(&store, sealed.id()).await.unwrap() == raw, "{length}: from its file");
+        assert!(
+            get(&store, sealed.id()).await.unwrap() == raw,
+            "{length}: from its file"
+        );
         let file = file_bytes(&disk, &compressed_path(sealed.id()));
-        assert!(zstd::stream::decode_all(file.as_ref()).unwrap() == raw, "{length}: any zstd decoder");
+        assert!(
+            zstd::stream::decode_all(file.as_ref()).unwrap() == raw,
+            "{length}: any zstd decoder"
+        );
     }
 }
 
@@ -36,7 +57,15 @@ async fn ranges_are_exact() {
     let id = put(&store, &raw).await.unwrap();
     let reader = store.open_blob(id).await.unwrap();
     let mib = MIB as u64;
-    for (start, end) in [(0, 0), (0, 1), (mib - 1, mib + 1), (mib, 2 * mib), (5, 2 * mib + 5), (2 * mib + 499, 9 * mib), (9 * mib, 10 * mib)] {
+    for (start, end) in [
+        (0, 0),
+        (0, 1),
+        (mib - 1, mib + 1),
+        (mib, 2 * mib),
+        (5, 2 * mib + 5),
+        (2 * mib + 499, 9 * mib),
+        (9 * mib, 10 * mib),
+    ] {
         let bytes = reader.read(start..end, 3 * MIB).await.unwrap();
         let clip = |position: u64| (position as usize).min(raw.len());
         assert!(bytes == raw[clip(start)..clip(end)], "{start}..{end}");
@@ -77,7 +106,10 @@ async fn a_flipped_bit_anywhere_is_never_served_and_the_file_is_set_aside() {
                     assert_eq!(wrong, id);
                     assert!(matches!(get(&store, id).await, Err(BlobError::NotFound(_))));
                     assert!(disk.paths().iter().any(|path| path.starts_with("quarantine/")));
-                    assert_eq!((store.status().corrupt, told.lock().unwrap().as_slice()), (1, [id].as_slice()));
+                    assert_eq!(
+                        (store.status().corrupt, told.lock().unwrap().as_slice()),
+                        (1, [id].as_slice())
+                    );
                     put(&store, &raw).await.unwrap();
                     assert!(get(&store, id).await.unwrap() == raw, "a good copy may come again");
                 }
@@ -93,7 +125,14 @@ async fn plain_files_are_the_message_itself_and_both_kinds_are_read() {
     let small = message(900, 1);
     let large = message(MIB + 9, 2);
     let compressed = put(&open(&disk).await, &message(50, 3)).await.unwrap();
-    let store = open_with(&disk, BlobConfig { compress: false, ..config() }).await;
+    let store = open_with(
+        &disk,
+        BlobConfig {
+            compress: false,
+            ..config()
+        },
+    )
+    .await;
     for raw in [&small, &large] {
         let id = put(&store, raw).await.unwrap();
         store.flush().await.unwrap();
@@ -111,9 +150,16 @@ async fn an_acknowledged_blob_survives_any_crash() {
         let mut acknowledged: Vec<Vec<u8>> = Vec::new();
         for life in 0..4 {
             let store = open(&disk).await;
-            assert_eq!(store.status().journal_damage, 0, "seed {seed}: a torn tail is no damage");
+            assert_eq!(
+                store.status().journal_damage,
+                0,
+                "seed {seed}: a torn tail is no damage"
+            );
             for raw in &acknowledged {
-                assert!(get(&store, BlobId::of(raw)).await.unwrap() == *raw, "seed {seed}, life {life}");
+                assert!(
+                    get(&store, BlobId::of(raw)).await.unwrap() == *raw,
+                    "seed {seed}, life {life}"
+                );
             }
             // In half of the lives the files never get written, and the journal is all there is.
             let stalled = entropy.below(2) == 0;
@@ -140,7 +186,11 @@ async fn an_acknowledged_blob_survives_any_crash() {
             let sealed = seal(&store, &message(5000, seed + 77)).await.unwrap();
             let _ = futures_util::FutureExt::now_or_never(store.put(&sealed));
             drop((store, sealed));
-            if seed % 5 == 0 { disk.crash_strictly() } else { disk.crash(seed * 10 + life) }
+            if seed % 5 == 0 {
+                disk.crash_strictly()
+            } else {
+                disk.crash(seed * 10 + life)
+            }
         }
     }
 }
@@ -162,13 +212,26 @@ async fn a_put_is_answered_only_after_the_sync_that_covers_it() {
         .iter()
         .position(|call| matches!(call, DiskCall::Write(path, 4096, _) if path == "blobs.journal/0.segment"))
         .unwrap();
-    let sync = record + trace[record..].iter().position(|call| *call == DiskCall::Sync("blobs.journal/0.segment".into())).unwrap();
+    let sync = record
+        + trace[record..]
+            .iter()
+            .position(|call| *call == DiskCall::Sync("blobs.journal/0.segment".into()))
+            .unwrap();
     assert!(record < sync && sync < at(&DiskCall::Note("small".into())));
     let path = compressed_path(large.id());
-    let renamed = trace.iter().position(|call| matches!(call, DiskCall::Rename(_, to) if *to == path)).unwrap();
-    let DiskCall::Rename(temp, _) = &trace[renamed] else { unreachable!() };
+    let renamed = trace
+        .iter()
+        .position(|call| matches!(call, DiskCall::Rename(_, to) if *to == path))
+        .unwrap();
+    let DiskCall::Rename(temp, _) = &trace[renamed] else {
+        unreachable!()
+    };
     let directory = path.rsplit_once('/').unwrap().0.to_owned();
-    let named = renamed + trace[renamed..].iter().position(|call| *call == DiskCall::SyncDir(directory.clone())).unwrap();
+    let named = renamed
+        + trace[renamed..]
+            .iter()
+            .position(|call| *call == DiskCall::SyncDir(directory.clone()))
+            .unwrap();
     assert!(at(&DiskCall::Sync(temp.clone())) < renamed && named < at(&DiskCall::Note("large".into())));
 }
 
@@ -187,7 +250,11 @@ async fn many_puts_share_a_sync() {
     for result in futures_util::future::join_all(puts).await {
         result.unwrap();
     }
-    let syncs = disk.trace().iter().filter(|call| matches!(call, DiskCall::Sync(path) if path.ends_with("segment"))).count();
+    let syncs = disk
+        .trace()
+        .iter()
+        .filter(|call| matches!(call, DiskCall::Sync(path) if path.ends_with("segment")))
+        .count();
     assert!(syncs <= 3, "{syncs} syncs for 100 puts");
 }
 
@@ -211,10 +278,16 @@ async fn a_put_of_what_is_there_makes_no_second_copy() {
     store.flush().await.unwrap();
     disk.start_trace();
     store.put(&sealed).await.unwrap();
-    assert!(disk.trace().iter().all(|call| matches!(call, DiskCall::SyncDir(_))), "in its file");
+    assert!(
+        disk.trace().iter().all(|call| matches!(call, DiskCall::SyncDir(_))),
+        "in its file"
+    );
     disk.flip_bit(&compressed_path(sealed.id()), 60, 1);
     store.put(&sealed).await.unwrap();
-    assert!(get(&store, sealed.id()).await.unwrap() == raw, "a wrong copy is replaced");
+    assert!(
+        get(&store, sealed.id()).await.unwrap() == raw,
+        "a wrong copy is replaced"
+    );
 }
 
 #[tokio::test]
@@ -248,7 +321,11 @@ async fn a_full_disk_refuses_puts_and_takes_them_again_when_there_is_space() {
     put(&store, &message(MIB, 3)).await.unwrap();
     store.flush().await.unwrap();
     assert!(!store.status().sync_failed);
-    assert_eq!(disk.paths().iter().filter(|path| path.starts_with("tmp/")).count(), 0, "nothing half stored");
+    assert_eq!(
+        disk.paths().iter().filter(|path| path.starts_with("tmp/")).count(),
+        0,
+        "nothing half stored"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -263,7 +340,11 @@ async fn a_journal_without_room_waits_for_its_files() {
     for id in ids {
         assert!(get(&store, id).await.is_ok());
     }
-    let segments: BTreeSet<String> = disk.paths().into_iter().filter(|path| path.ends_with(".segment")).collect();
+    let segments: BTreeSet<String> = disk
+        .paths()
+        .into_iter()
+        .filter(|path| path.ends_with(".segment"))
+        .collect();
     assert!(segments.len() <= 3);
 }
 
@@ -277,7 +358,10 @@ async fn a_failed_sync_ends_the_taking_of_blobs() {
         let sealed = seal(&store, &message(if large { MIB } else { 10 }, 1)).await.unwrap();
         disk.fail_syncs(1);
         assert!(matches!(store.put(&sealed).await, Err(BlobError::SyncFailed(_))));
-        assert!(matches!(store.put(&sealed).await, Err(BlobError::SyncFailed(_))), "for good");
+        assert!(
+            matches!(store.put(&sealed).await, Err(BlobError::SyncFailed(_))),
+            "for good"
+        );
         assert!(store.status().sync_failed && store.sync_failed().await.contains("injected"));
         assert!(get(&store, before).await.is_ok());
     }
@@ -295,7 +379,9 @@ async fn damage_of_an_acknowledged_record_is_reported_and_the_rest_is_kept() {
         }
         ids
     };
-    let mark_off = disk.open("blobs.journal/0.segment", core_types::OpenMode::Write).unwrap();
+    let mark_off = disk
+        .open("blobs.journal/0.segment", core_types::OpenMode::Write)
+        .unwrap();
     mark_off.write_at(0, &[0; 64]).unwrap();
     disk.flip_bit("blobs.journal/0.segment", 4096 + 96 + 40, 3);
     let store = open(&disk).await;
@@ -313,7 +399,14 @@ async fn damage_of_an_acknowledged_record_is_reported_and_the_rest_is_kept() {
 #[tokio::test]
 async fn fifty_megabytes_come_in_with_bounded_memory() {
     let disk = FaultyDisk::new();
-    let store = open_with(&disk, BlobConfig { memory_bytes_max: 256 * 1024, ..config() }).await;
+    let store = open_with(
+        &disk,
+        BlobConfig {
+            memory_bytes_max: 256 * 1024,
+            ..config()
+        },
+    )
+    .await;
     let mut writer = store.writer();
     let piece = message(64 * 1024, 1);
     let mut hasher = blake3::Hasher::new();
@@ -363,5 +456,8 @@ async fn a_writer_that_is_dropped_leaves_nothing() {
     std::mem::forget(seal(&store, &message(50_000, 3)).await.unwrap());
     drop(store);
     let _store = open(&disk).await;
-    assert!(!disk.paths().iter().any(|path| path.starts_with("tmp/")), "what a crash left goes at the start");
+    assert!(
+        !disk.paths().iter().any(|path| path.starts_with("tmp/")),
+        "what a crash left goes at the start"
+    );
 }
