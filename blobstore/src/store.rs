@@ -197,6 +197,20 @@ impl BlobStore {
         run(self.pool(), move || files.exists(id)).await
     }
 
+    /// For each of these blobs whether it is here, without looking into it.
+    ///
+    /// # Errors
+    /// [`BlobError::Closed`].
+    pub async fn has_all(&self, ids: Vec<BlobId>) -> Result<Vec<bool>, BlobError> {
+        let (files, journal) = (Arc::clone(&self.0.files), Arc::clone(&self.0.journal));
+        run(self.pool(), move || {
+            ids.iter()
+                .map(|id| journal.place(*id).is_some() || files.exists(*id))
+                .collect()
+        })
+        .await
+    }
+
     /// Opens a blob to read it.
     ///
     /// # Errors
