@@ -1,1 +1,31 @@
 //! Consensus: openraft behind our own face, the shared log, snapshots, the index engine, group membership.
+//!
+//! [`Groups`] holds this node's replica of each group; a [`Group`] takes commands and gives reads. Commands go through the
+//! leader's log ([`log`], one for all groups of the node) and are applied by the crate `state` to the group's part of the
+//! index ([`index`]). Only this crate knows openraft, and nothing of it shows outside.
+//!
+//! Not here: what commands mean (`state`), connections (`transport`), bytes of messages (`blobstore`), which groups there are
+//! (the directory).
+
+mod blocking;
+mod config;
+pub mod consensus;
+mod frame;
+mod generation;
+mod group;
+mod groups;
+pub mod index;
+pub mod local;
+pub mod log;
+mod log_store;
+mod machine;
+mod network;
+mod receipts;
+mod replica;
+mod snapshot;
+mod transfer;
+mod types;
+
+pub use config::{BarrierError, Config, GroupError, OpenError, Proposed, Timers};
+pub use group::{Group, GroupStatus, MembershipStatus, Role};
+pub use groups::{Dependencies, Groups};

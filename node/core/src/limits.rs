@@ -23,6 +23,9 @@ pub const RECEIVED_COUNT_MAX: usize = 50;
 pub const MIME_DEPTH_MAX: usize = 100;
 /// Parts of one message. The rest is one opaque leaf. Reason: CVE-2020-12100.
 pub const MIME_PARTS_MAX: usize = 10_000;
+/// Octets of header values that one message's derived data holds; fields beyond are left out. Cost: this much memory, a
+/// few times over, for each message that is scanned.
+pub const MIME_DERIVED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Octets of a boundary that is honoured (RFC 2046 says 70; some programs make longer ones).
 pub const MIME_BOUNDARY_BYTES_MAX: usize = 200;
 /// RFC 2231 parameters of one field that are parsed. Reason: CVE-2026-27859.
@@ -33,6 +36,14 @@ pub const MIME_ADDRESSES_MAX: usize = 10_000;
 pub const MIME_COMMENT_DEPTH_MAX: usize = 32;
 /// Message ids of References that threads use: the last ones.
 pub const MIME_REFERENCES_MAX: usize = 100;
+/// Octets of a message id that threads use. Reason: RFC 5322 2.1.1 gives a line no more.
+pub const MIME_REFERENCE_BYTES_MAX: usize = 998;
+/// Octets of an encoded word that is decoded: RFC 2047 2 says 75, some programs put whole subjects in one.
+pub const MIME_ENCODED_WORD_BYTES_MAX: usize = 4096;
+/// Characters of a preview (RFC 8970 3.1).
+pub const MIME_PREVIEW_CHARS_MAX: usize = 256;
+/// Stored octets of a text part that a preview is made of. Reason: style sheets stand before the text in HTML.
+pub const MIME_PREVIEW_SOURCE_BYTES_MAX: usize = 16 * 1024;
 /// Octets of a message's cached structure that are kept in the index; a larger one is made anew from the blob.
 pub const STRUCTURE_BYTES_MAX: usize = 64 * 1024;
 
@@ -42,6 +53,11 @@ pub const STRUCTURE_BYTES_MAX: usize = 64 * 1024;
 pub const LOCAL_PART_BYTES_MAX: usize = 64;
 /// Octets of a domain (RFC 5321 4.5.3.1.2).
 pub const DOMAIN_BYTES_MAX: usize = 255;
+
+/// Aliases in aliases. Cost: a look-up each at RCPT.
+pub const ALIAS_DEPTH_MAX: usize = 10;
+/// Recipients behind one alias, and its targets. Reason: what one transaction may have. Cost: a delivery each.
+pub const ALIAS_RECIPIENTS_MAX: usize = 1000;
 
 // Mailboxes.
 
@@ -63,12 +79,42 @@ pub const MESSAGES_PER_OP_MAX: usize = 50_000;
 
 /// Octets of one log entry.
 pub const ENTRY_BYTES_MAX: u64 = 1024 * 1024;
+/// Octets of one record of the log: an entry with what consensus adds to it (a membership may be larger than an op).
+pub const LOG_RECORD_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Octets that one write to the log takes together. Reason: an entry that comes meanwhile waits for all of them.
+pub const LOG_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Octets of log records that wait to be written. Reason: beyond it the proposer waits. Cost: this much memory.
+pub const LOG_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Octets of recent log entries, of all groups, that are read from memory. Cost: this much memory.
+pub const LOG_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Octets of a segment of the log. Cost: one is written with zeros before it is used.
+pub const LOG_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Octets of entries that one answer of the log to a follower holds at most, if it is more than one.
+pub const LOG_READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Octets of one frame between nodes. Cost: this much per request under way.
 pub const FRAME_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Octets of one chunk of a snapshot or of a large blob between nodes.
 pub const CHUNK_BYTES: usize = 1024 * 1024;
 /// Requests that one peer may have under way here, for each class of stream.
 pub const PEER_REQUESTS_MAX: u32 = 1024;
+/// Streams that one node keeps open to a peer at once, for each class; further requests wait. Reason: QUIC keeps a table
+/// entry for each stream that a peer may open. Cost: some 300 octets each.
+pub const PEER_STREAMS_MAX: u32 = 256;
+/// Octets of one class's requests, and of its answers that wait to be sent, held for one peer; further ones are refused
+/// as busy. Cost: this much, twice for each class and peer, at worst.
+pub const PEER_CLASS_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Octets of a frame's header between nodes.
+pub const FRAME_HEADER_BYTES_MAX: usize = 256;
+/// Octets of a request to join and of its answer.
+pub const JOIN_BYTES_MAX: u64 = 64 * 1024;
+/// Octets of a join token as text.
+pub const JOIN_TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Addresses in a join token.
+pub const JOIN_TOKEN_ADDRESSES_MAX: usize = 16;
+/// Handshakes under way from which a new address has to prove itself with a Retry (RFC 9000 8.1.2).
+pub const HANDSHAKES_RETRY: usize = 64;
+/// Handshakes under way at one node; further ones are dropped. Cost: some 20 KiB each.
+pub const HANDSHAKES_MAX: usize = 1024;
 /// Replicas of one group; a slot is given to each.
 pub const SLOTS_MAX: u8 = 31;
 /// How long a voter may leave a put unanswered before it is skipped.
@@ -136,6 +182,19 @@ pub const SMTP_ERRORS_SLOW: u32 = 10;
 pub const SMTP_ERRORS_MAX: u32 = 20;
 /// NOOP, RSET, VRFY and HELP without a message; further ones count as errors.
 pub const SMTP_JUNK_COMMANDS_MAX: u32 = 100;
+/// Recipients that do not exist in one session of the relay listener, after which it is closed. Reason: harvesting.
+pub const SMTP_UNKNOWN_RECIPIENTS_MAX: u32 = 20;
+/// Octets of a BDAT chunk below which it is tiny.
+pub const SMTP_CHUNK_TINY_BYTES: u64 = 1024;
+/// Tiny BDAT chunks without a delivered message, after which the session is closed.
+pub const SMTP_CHUNKS_TINY_MAX: u32 = 1000;
+/// Octets of pipelined commands that wait for the answer to an earlier one; above it the server stops reading. Cost:
+/// this much and one read ([`SMTP_READ_BYTES_MAX`]) per connection.
+pub const SMTP_PENDING_BYTES_MAX: usize = 16 * 1024;
+/// Octets that the server hands to the session machine at once.
+pub const SMTP_READ_BYTES_MAX: usize = 64 * 1024;
+/// How many times the size limit of a message is read and thrown away before the connection is closed.
+pub const SMTP_DRAIN_FACTOR: u64 = 2;
 /// How long one command may take as a whole (RFC 5321 4.5.3.2).
 pub const SMTP_COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 /// Octets per second below which DATA is given up, averaged over [`SMTP_DATA_RATE_WINDOW`].
@@ -165,6 +224,18 @@ pub const IMAP_SEARCH_DEPTH_MAX: usize = 64;
 pub const IMAP_LIST_DEPTH_MAX: usize = 32;
 /// Octets of a non-synchronising literal where only LITERAL- is offered (RFC 7888).
 pub const IMAP_LITERAL_MINUS_BYTES_MAX: u64 = 4096;
+/// Items of one FETCH. Reason: far above what clients send. Cost: each is an answer per message.
+pub const IMAP_FETCH_ITEMS_MAX: usize = 256;
+/// Patterns of one LIST. Reason: clients send two or three. Cost: each is matched with every name.
+pub const IMAP_LIST_PATTERNS_MAX: usize = 16;
+/// Octets of a quoted string in a response; longer ones are literals. Reason: clients read lines into small buffers.
+pub const IMAP_QUOTED_BYTES_MAX: usize = 1000;
+/// Pairs of ID (RFC 2971 3.3).
+pub const IMAP_ID_PAIRS_MAX: usize = 30;
+/// Octets of a field of ID (RFC 2971 3.3).
+pub const IMAP_ID_FIELD_BYTES_MAX: usize = 30;
+/// Octets of a value of ID (RFC 2971 3.3).
+pub const IMAP_ID_VALUE_BYTES_MAX: usize = 1024;
 /// How long a client may be silent after login (RFC 9051 5.4 asks for 30 minutes at least).
 pub const IMAP_IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// How long a client may be silent before login.
@@ -178,6 +249,17 @@ pub const SESSIONS_PER_ACCOUNT_MAX: usize = 100;
 pub const POP3_LINE_BYTES_MAX: usize = 255;
 /// Octets without a line end after which the connection is closed.
 pub const POP3_LINE_CLOSE_BYTES: usize = 4096;
+/// Octets that the machine takes at once. Cost: this much per session, once more while it waits for an answer.
+pub const POP3_READ_BYTES_MAX: usize = 16 * 1024;
+/// Octets of answers after which the machine waits for the server to send them; one answer line may go beyond.
+pub const POP3_OUTPUT_STEP_BYTES: usize = 16 * 1024;
+/// Errors of one session at which it is closed.
+pub const POP3_ERRORS_MAX: u32 = 50;
+/// Failed logins of one session at which it is closed.
+pub const POP3_AUTH_FAILURES_MAX: u32 = 5;
+/// NOOP, CAPA, STAT and RSET in a row, with no command on a message between them, at which a session is closed. Reason:
+/// they cost the client nothing; ten seconds apart, this many last for a day.
+pub const POP3_JUNK_COMMANDS_MAX: u32 = 10_000;
 /// How long a client may be silent (RFC 1939 3 asks for 10 minutes at least).
 pub const POP3_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
@@ -202,3 +284,12 @@ pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 pub const OP_TIME_STEP_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Unsettled ops of one boot of one node that a group remembers; a further one is refused until some are settled.
 pub const UNSETTLED_OPS_MAX: usize = 4096;
+
+// The queue.
+
+/// How long a message waits in the queue before it is given up (RFC 5321 4.5.4.1 asks for four to five days at least).
+pub const QUEUE_EXPIRY: Duration = Duration::from_secs(5 * 24 * 3600);
+/// The first pause before a recipient that is one of ours is tried again; it doubles up to [`QUEUE_RETRY_MAX`].
+pub const QUEUE_FIRST_RETRY: Duration = Duration::from_secs(2);
+/// The longest pause between two attempts.
+pub const QUEUE_RETRY_MAX: Duration = Duration::from_secs(3600);

@@ -6,6 +6,29 @@
 //!
 //! Not here: Raft, blobs, mail; the list of members (asked through [`Peers`]); sockets' creation (handed in by `node`).
 
+mod accept;
+mod dial;
+mod endpoint;
+pub mod frame;
+pub mod fuzzing;
+pub mod identity;
+mod join;
+mod link;
+mod peer;
+mod peers;
+mod refusals;
 pub mod rpc;
+mod serve;
+#[cfg(test)]
+mod testing;
+mod tls;
+pub mod token;
+mod transport;
 
+pub use endpoint::{Socket, Tuning};
+pub use identity::{Authority, IdentityError, NodeIdentity, NodeKey, Validity};
+pub use join::{JoinError, Joiner, join};
+pub use peers::{JoinService, Peers, Resolver, SystemResolver};
 pub use rpc::{CallError, Class, Refused, Rpc, Service, ServiceId};
+pub use token::{JoinToken, TokenError};
+pub use transport::{Config, PeerStatus, StartError, Transport};

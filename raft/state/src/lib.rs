@@ -7,9 +7,24 @@
 //! Not here, and never: IO, a clock, randomness, async, floats, the order of a hash map. Time, GUIDs and seeds are in the
 //! command; the state is an ordered map of bytes ([`core_types::KvRead`]), which the caller owns.
 
+pub mod apply;
 pub mod command;
+pub mod digest;
+pub mod directory;
+pub mod group;
+mod keys;
+pub mod lanes;
+pub mod mailbox;
+mod manifest;
+pub mod memory_engine;
 pub mod outcome;
+pub mod overlay;
 pub mod rows;
+mod store;
 
+pub use apply::{Applied, ApplyError, MachineKind, apply};
 pub use command::{Command, DirectoryOp, GroupOp, MailboxOp, Op};
+pub use memory_engine::MemoryEngine;
 pub use outcome::{Effect, Outcome, Refusal};
+pub use overlay::Overlay;
+pub use store::ReadError;

@@ -7,6 +7,7 @@ use core_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::command::Receipts;
+use crate::outcome::Outcome;
 
 /// RFC 6154. `\All` and `\Flagged` are virtual mailboxes, which are not offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -38,6 +39,8 @@ pub struct AccountRow {
     pub message_count: u64,
     /// Number of its mailboxes.
     pub mailbox_count: u32,
+    /// Number of names it is subscribed to.
+    pub subscription_count: u32,
 }
 
 /// A mailbox.
@@ -65,8 +68,11 @@ pub struct MailboxRow {
     pub deleted_count: u32,
     /// Octets of its messages.
     pub size_bytes: u64,
-    /// Every keyword that one of its messages ever had.
+    /// Every keyword that one of its messages ever had, in order.
     pub keywords: Vec<Keyword>,
+    /// The greatest MODSEQ at which a message vanished that is not remembered any more; 0 when all are. Who asks for the
+    /// changes since an older one has to take every UID that is not there for vanished.
+    pub forgotten_modseq: ModSeq,
     /// The digest of its messages: a sum over them that does not depend on their order.
     pub digest: [u64; 4],
 }
@@ -298,4 +304,115 @@ pub struct AliasRow {
     pub address: Address,
     /// Where its mail goes.
     pub targets: Vec<Address>,
+}
+
+// What follows is the state's own memory; readers of mail see little of it.
+
+/// What a group knows of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupMetaRow {
+    /// The greatest op time so far; `None` before the first op.
+    pub time: Option<UnixMillis>,
+    /// The level at which `apply` works; 0 is the first format's, before any entry said so.
+    pub feature_level: u32,
+}
+
+/// What the log says of a replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaRow {
+    /// The last episode in which it was lost; 0 for none.
+    pub lost_episode: u64,
+    /// Up to which log index it has applied everything and verified every blob; 0 for never.
+    pub caught_up: u64,
+}
+
+/// The ops of one boot of one node that are not settled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpWindowRow {
+    /// Everything below is settled: never asked for again.
+    pub settled_below: u64,
+    /// How many outcomes are remembered.
+    pub remembered: u32,
+    /// The greatest seq among them.
+    pub greatest: u64,
+    /// The op time of the last one.
+    pub time: UnixMillis,
+}
+
+/// An op that was applied, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpRow {
+    /// The hash of the op.
+    pub digest: [u8; 32],
+    /// Its outcome.
+    pub outcome: Outcome,
+}
+
+/// An entry of a mailbox's change index, at (MODSEQ, UID).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChangeRow {
+    /// The message is there, and that was its last change.
+    Live,
+    /// The message left.
+    Vanished(MessageGuid),
+}
+
+/// Where a message of an account is, or where it was: a GUID is delivered once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuidRow {
+    /// It is there; or that mailbox was deleted with it.
+    Live {
+        /// The mailbox.
+        mailbox: MailboxGuid,
+        /// Its UID there.
+        uid: Uid,
+    },
+    /// It was expunged.
+    Gone {
+        /// The mailbox.
+        mailbox: MailboxGuid,
+        /// That mailbox's UIDVALIDITY.
+        uid_validity: UidValidity,
+        /// Its UID there.
+        uid: Uid,
+        /// When, in changes of the mailbox.
+        modseq: ModSeq,
+    },
+}
+
+/// An expunged message whose bytes are kept for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetainedRow {
+    /// The account it belonged to.
+    pub account: AccountId,
+    /// The mailbox it was in.
+    pub mailbox: MailboxGuid,
+    /// When it was expunged, in op time.
+    pub expunged: UnixMillis,
+    /// The message as it was.
+    pub message: MessageRow,
+}
+
+/// A mailbox that was deleted: the tombstone. Its messages still stand where they stood, and are let go with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletedMailboxRow {
+    /// The mailbox as it was, with its UIDNEXT and HIGHESTMODSEQ.
+    pub mailbox: MailboxRow,
+    /// When it was deleted, in op time.
+    pub deleted: UnixMillis,
+}
+
+/// What `Prune` lets go of once it is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Doomed {
+    /// The bytes of an expunged message.
+    Retained(AccountId, MessageGuid),
+    /// The memory that a message was delivered.
+    Guid(AccountId, MessageGuid),
+    /// The memory that a message left a mailbox.
+    Vanished(MailboxGuid, ModSeq, Uid),
+    /// A deleted mailbox with its messages.
+    Mailbox(MailboxGuid),
+    /// The memory that a queue entry was here.
+    QueueGone(QueueId),
 }

@@ -1,0 +1,246 @@
+//! The shapes of the admin API, version 1. `everpost --json` prints them as they are.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/status`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// `ok`, `warning` or `error`: the worst of the checks.
+    pub health: Health,
+    /// The node that answers.
+    pub node: u64,
+    /// The cluster, hexadecimal.
+    pub cluster: String,
+    /// The program's version.
+    pub version: String,
+    /// Every node of the cluster.
+    pub nodes: Vec<NodeStatus>,
+    /// Every group with a replica on this node.
+    pub groups: Vec<GroupStatus>,
+    /// The blobs on this node.
+    pub blobs: BlobStatus,
+    /// This node's disk.
+    pub disk: DiskStatus,
+    /// Entries in the queues of this node's groups.
+    pub queue: u64,
+    /// What is not as it should be.
+    pub checks: Vec<Check>,
+}
+
+/// How things stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// All is well.
+    Ok,
+    /// Mail works; something needs attention.
+    Warning,
+    /// Something does not work.
+    Error,
+}
+
+/// One node, as the answering node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its id.
+    pub node: u64,
+    /// Its name.
+    pub name: String,
+    /// The site's name.
+    pub site: String,
+    /// Where its cluster port is.
+    pub address: String,
+    /// `self`, `connected`, `relayed` (reached through another node) or `unreachable`.
+    pub state: String,
+    /// Microseconds of a round trip, where there is a connection.
+    pub rtt_micros: Option<u64>,
+}
+
+/// One group's replica on the answering node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// Its id; 0 is the directory.
+    pub group: u32,
+    /// `leader`, `follower`, `learner`, `candidate` or `closed`.
+    pub role: String,
+    /// The leader, as far as this replica knows.
+    pub leader: Option<u64>,
+    /// Raft's term.
+    pub term: u64,
+    /// The last entry of the log here.
+    pub last_log: u64,
+    /// The last entry applied here.
+    pub applied: u64,
+    /// Those that vote.
+    pub voters: Vec<u64>,
+    /// Those that only follow.
+    pub learners: Vec<u64>,
+    /// On the leader: how many entries each other replica is behind.
+    pub lag: Vec<(u64, u64)>,
+    /// The state's digest, hexadecimal, at `applied`.
+    pub digest: String,
+    /// Why the replica is closed, if it is.
+    pub closed: Option<String>,
+}
+
+/// The blobs of the answering node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobStatus {
+    /// Files.
+    pub count: u64,
+    /// Their octets on disk.
+    pub bytes: u64,
+    /// Blobs with fewer copies than wanted, as of the last repair pass.
+    pub under_replicated: u64,
+    /// Copies found damaged since the start.
+    pub corrupt: u64,
+    /// Blobs that are durable in the journal, and do not have their own file yet.
+    pub journal_backlog: u64,
+}
+
+/// The disk of the answering node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStatus {
+    /// Octets that can still be written.
+    pub free_bytes: u64,
+    /// Octets of the index.
+    pub index_bytes: u64,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// The code, such as `NODE_UNREACHABLE`.
+    pub code: String,
+    /// How bad.
+    pub severity: Health,
+    /// What is wrong.
+    pub message: String,
+    /// One sentence that says what to do.
+    pub advice: String,
+}
+
+/// `GET /v1/domains`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// The domain.
+    pub domain: String,
+    /// Accounts and aliases in it.
+    pub addresses: u64,
+}
+
+/// `GET /v1/accounts`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// The address, which is also the login name.
+    pub address: String,
+    /// Its id, hexadecimal.
+    pub id: String,
+    /// The group that holds its mailboxes.
+    pub group: u32,
+    /// Octets it may keep.
+    pub quota_bytes: Option<u64>,
+    /// Octets it keeps.
+    pub used_bytes: u64,
+    /// Messages it keeps.
+    pub messages: u64,
+    /// `active` or `pending` (its mailboxes are not made yet).
+    pub state: String,
+}
+
+/// `POST /v1/accounts`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewAccount {
+    /// The address.
+    pub address: String,
+    /// The password.
+    pub password: String,
+    /// Octets it may keep; nothing for no limit.
+    #[serde(default)]
+    pub quota_bytes: Option<u64>,
+}
+
+/// `PUT /v1/accounts/{address}/password`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPassword {
+    /// The password.
+    pub password: String,
+}
+
+/// `POST /v1/domains`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDomain {
+    /// The domain.
+    pub domain: String,
+}
+
+/// `GET /v1/aliases`, `PUT /v1/aliases`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alias {
+    /// The alias.
+    pub address: String,
+    /// Where its mail goes.
+    pub targets: Vec<String>,
+}
+
+/// `POST /v1/nodes`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewNode {
+    /// The name that the node will have.
+    pub name: String,
+}
+
+/// The answer to `POST /v1/nodes`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// What `everpost node join --token` takes.
+    pub token: String,
+    /// For how many seconds it is good.
+    pub valid_seconds: u64,
+}
+
+/// `GET /v1/queue`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueEntry {
+    /// Its id, hexadecimal.
+    pub id: String,
+    /// The group that keeps it.
+    pub group: u32,
+    /// MAIL FROM; empty for the null reverse-path.
+    pub from: String,
+    /// Its recipients with their states.
+    pub recipients: Vec<(String, String)>,
+    /// Octets.
+    pub size: u64,
+    /// Milliseconds since 1970 when it came.
+    pub created: u64,
+    /// When it is tried next.
+    pub next_attempt: u64,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Why it is held, if it is.
+    pub held: Option<String>,
+}
+
+/// Any failure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What failed.
+    pub error: FailureDetail,
+}
+
+/// The inside of [`Failure`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureDetail {
+    /// The exit code that the command line gives: see `docs/operations.md`.
+    pub exit_code: u8,
+    /// A word for programs, such as `no_such_object`.
+    pub kind: String,
+    /// A sentence for people.
+    pub message: String,
+}

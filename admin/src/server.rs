@@ -1,0 +1,74 @@
+//! The router and its socket.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::routing::{delete, get, post, put};
+use core_types::GroupId;
+use mailstore::MailStore;
+use tokio::net::UnixListener;
+
+use crate::api::Status;
+use crate::{AdminError, handlers};
+
+/// What only the node as a whole can answer.
+#[async_trait]
+pub trait Node: Send + Sync + 'static {
+    /// Everything that `everpost status` shows.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    async fn status(&self) -> Result<Status, AdminError>;
+
+    /// Makes a token with which a node may join the cluster. Returns the public key that the directory keeps
+    /// and the token's text.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    async fn new_join_token(&self) -> Result<([u8; 32], String), AdminError>;
+
+    /// Waits until every replica of the group that can be reached has applied what is committed now, `timeout` at most.
+    async fn wait_for_all_nodes(&self, group: GroupId, timeout: Duration);
+}
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) store: MailStore,
+    pub(crate) node: Arc<dyn Node>,
+}
+
+/// Answers requests on the socket until `until` is ready.
+///
+/// # Errors
+/// When the socket fails.
+pub async fn serve(
+    listener: UnixListener,
+    store: MailStore,
+    node: Arc<dyn Node>,
+    until: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, router(Context { store, node }))
+        .with_graceful_shutdown(until)
+        .await
+}
+
+pub(crate) fn router(context: Context) -> Router {
+    Router::new()
+        .route("/v1/status", get(handlers::status))
+        .route("/v1/domains", get(handlers::list_domains).post(handlers::add_domain))
+        .route("/v1/domains/{domain}", delete(handlers::remove_domain))
+        .route("/v1/accounts", get(handlers::list_accounts).post(handlers::add_account))
+        .route("/v1/accounts/{address}", delete(handlers::remove_account))
+        .route("/v1/accounts/{address}/password", put(handlers::set_password))
+        .route("/v1/aliases", get(handlers::list_aliases).put(handlers::set_alias))
+        .route("/v1/aliases/{address}", delete(handlers::remove_alias))
+        .route("/v1/nodes", post(handlers::add_node))
+        .route("/v1/queue", get(handlers::list_queue))
+        .fallback(handlers::not_found)
+        .method_not_allowed_fallback(handlers::wrong_method)
+        .with_state(context)
+}

@@ -1,0 +1,125 @@
+//! A message's bytes and structure, verified before a byte of them is handed out.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use core_types::BlobId;
+use mime::Structure;
+use state::rows::MessageRow;
+
+use crate::{AccountMail, MailStore, StoreError};
+
+/// A message's bytes, to be read in pieces.
+pub struct MessageBytes {
+    reader: blobstore::BlobReader,
+}
+
+impl MessageBytes {
+    /// Octets of the whole message.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.reader.len()
+    }
+
+    /// The bytes of a range, at most one frame (1 MiB) of them: what follows is asked for with a later start. Empty at or
+    /// beyond the end.
+    ///
+    /// # Errors
+    /// [`StoreError::BlobMissing`] when the bytes turn out damaged and no other node has them.
+    pub async fn read(&self, range: Range<u64>) -> Result<Bytes, StoreError> {
+        Ok(self.reader.read_some(range).await?)
+    }
+
+    /// All bytes of a range, which the caller knows to be small.
+    ///
+    /// # Errors
+    /// As [`MessageBytes::read`].
+    pub async fn read_all(&self, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        let end = range.end.min(self.size());
+        let mut start = range.start;
+        let mut bytes = Vec::new();
+        while start < end {
+            let piece = self.read(start..end).await?;
+            if piece.is_empty() {
+                break;
+            }
+            start += piece.len() as u64;
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+}
+
+impl MailStore {
+    /// Opens a message's bytes: here, or, when this node lacks them, from another.
+    ///
+    /// # Errors
+    /// [`StoreError::BlobMissing`] when no node that can be reached has them.
+    pub async fn open_blob(&self, blob: BlobId) -> Result<MessageBytes, StoreError> {
+        match self.inner.blobs.open(blob).await {
+            Ok(reader) => Ok(MessageBytes { reader }),
+            Err(error) => {
+                tracing::warn!(%blob, %error, "blob not readable here, asking other nodes");
+                let voters = self.all_voters();
+                self.inner
+                    .replicator
+                    .fetch(blob, &voters)
+                    .await
+                    .map_err(|_| StoreError::BlobMissing(blob))?;
+                Ok(MessageBytes {
+                    reader: self.inner.blobs.open(blob).await?,
+                })
+            }
+        }
+    }
+
+    fn all_voters(&self) -> Vec<core_types::NodeId> {
+        let mut voters: Vec<_> = self
+            .inner
+            .groups
+            .groups()
+            .into_iter()
+            .filter_map(|group| self.inner.groups.membership(group).ok())
+            .flat_map(|membership| membership.voters)
+            .collect();
+        voters.sort_unstable();
+        voters.dedup();
+        voters
+    }
+}
+
+impl AccountMail {
+    /// Opens a message's bytes.
+    ///
+    /// # Errors
+    /// As [`MailStore::open_blob`].
+    pub async fn open(&self, message: &MessageRow) -> Result<MessageBytes, StoreError> {
+        self.store().open_blob(message.blob).await
+    }
+
+    /// A message's part tree and envelope: from the index, or made from its bytes where the index does not keep it or
+    /// keeps an older version of it.
+    ///
+    /// # Errors
+    /// As [`MailStore::open_blob`].
+    pub async fn structure(&self, message: &MessageRow) -> Result<Structure, StoreError> {
+        let kept = self.read(|reader| reader.structure_of_blob(message.blob)).await?;
+        if let Some(structure) = kept
+            .filter(|bytes| !bytes.is_empty())
+            .and_then(|bytes| Structure::from_bytes(&bytes).ok())
+        {
+            return Ok(structure);
+        }
+        let bytes = self.open(message).await?;
+        let mut scanner = mime::Scanner::new();
+        let mut start = 0;
+        loop {
+            let piece = bytes.read(start..bytes.size()).await?;
+            if piece.is_empty() {
+                return Ok(scanner.finish());
+            }
+            start += piece.len() as u64;
+            scanner.feed(&piece);
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! One replica of one group, as the rest of the node sees it.
+//!
+//! Any replica takes commands and reads; what needs the leader is sent there, and asked again of the next leader, by the same
+//! op id, until the time is up. Reads come from the local state, after [`Group::read_barrier`] where they must be the latest.
+//!
+//! Not here: what commands mean; nodes without a replica, which ask through the mail store.
+
+mod compare;
+mod leader;
+mod serve;
+mod status;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use core_types::{GroupId, Incarnation, KvRead, NodeId};
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{InitializeError, RaftError};
+use openraft::{EmptyNode, Raft};
+use state::{Command, Effect};
+use tokio::sync::{RwLock, broadcast};
+use tokio::time::{Instant, timeout_at};
+use transport::{CallError, Class};
+
+use crate::config::{BarrierError, Config, GroupError, Proposed};
+use crate::frame::{Answer, Attempt, Change, Request};
+use crate::machine::Machine;
+use crate::network::Network;
+use crate::replica::Replica;
+use crate::transfer::Incoming;
+use crate::types::{EncodedCommand, TypeConfig};
+
+pub use status::{GroupStatus, MembershipStatus, Role};
+
+/// Between two attempts to reach a leader.
+const RETRY_PAUSE: Duration = Duration::from_millis(25);
+
+/// A replica of a group on this node. Clones are the same replica.
+#[derive(Clone)]
+pub struct Group {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) raft: Raft<TypeConfig, Machine>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) network: Network,
+    pub(crate) config: Arc<Config>,
+    /// Voters that lately refused a blob or did not answer, as the commands say.
+    skipped: Mutex<BTreeSet<NodeId>>,
+    /// Copies differ, and no majority says which is right.
+    alarm: Mutex<Option<String>>,
+    /// Held for reading from the check of receipts to the submission of the command, for writing while the membership
+    /// changes: no command goes in under another membership than the one its receipts were checked against.
+    gate: RwLock<()>,
+    incoming: tokio::sync::Mutex<Option<Incoming>>,
+}
+
+/// What is asked of the leader.
+#[derive(Clone, Debug)]
+enum Ask {
+    Propose(EncodedCommand),
+    ReadIndex,
+    Change(Change),
+}
+
+/// Why the leader gave nothing.
+enum Failure {
+    NoLeader,
+    Unknown,
+    Refused(GroupError),
+    Closed(String),
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "group {} on node {}", self.group(), self.inner.config.node)
+    }
+}
+
+impl Group {
+    pub(crate) fn new(
+        raft: Raft<TypeConfig, Machine>,
+        replica: Arc<Replica>,
+        network: Network,
+        config: Arc<Config>,
+    ) -> Self {
+        let inner = Inner {
+            raft,
+            replica,
+            network,
+            config,
+            skipped: Mutex::default(),
+            alarm: Mutex::default(),
+            gate: RwLock::new(()),
+            incoming: tokio::sync::Mutex::new(None),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Which group.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.inner.replica.group
+    }
+
+    /// Which life of it.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.inner.replica.incarnation
+    }
+
+    /// Begins the group's life with these voters; one of them calls it, once. Does nothing if the group lives already.
+    ///
+    /// # Errors
+    /// `Closed`; `Refused` when this node is not among the voters.
+    pub async fn initialize(&self, voters: &BTreeSet<NodeId>) -> Result<(), GroupError> {
+        let members: std::collections::BTreeMap<u64, EmptyNode> =
+            voters.iter().map(|node| (node.0, EmptyNode::new())).collect();
+        match self.inner.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(error)) => Err(GroupError::Refused(error.to_string())),
+            Err(RaftError::Fatal(error)) => Err(self.inner.closed_by(&error.to_string())),
+        }
+    }
+
+    /// Has a command committed and applied by the leader, wherever it is. A change of leader is ridden out, by the same op
+    /// id, while there is time.
+    ///
+    /// # Errors
+    /// [`GroupError`]; the command was not carried out, except with `Unknown`, where it may have been.
+    pub async fn propose(&self, command: &Command, patience: Duration) -> Result<Proposed, GroupError> {
+        let data = EncodedCommand::encode(command).map_err(|_| GroupError::TooLarge)?;
+        let pick = |answer| {
+            if let Answer::Proposed(attempt) = answer {
+                Some(attempt)
+            } else {
+                None
+            }
+        };
+        Ok(self
+            .inner
+            .ask_leader(Ask::Propose(data), Instant::now() + patience, pick)
+            .await?)
+    }
+
+    /// Returns when this replica shows every change that was acknowledged anywhere before the call (ReadIndex).
+    ///
+    /// # Errors
+    /// [`BarrierError`].
+    pub async fn read_barrier(&self, patience: Duration) -> Result<(), BarrierError> {
+        let deadline = Instant::now() + patience;
+        let pick = |answer| {
+            if let Answer::ReadIndex(attempt) = answer {
+                Some(attempt)
+            } else {
+                None
+            }
+        };
+        let next = self
+            .inner
+            .ask_leader(Ask::ReadIndex, deadline, pick)
+            .await
+            .map_err(|failure| match failure {
+                Failure::Closed(reason) => BarrierError::Closed(reason),
+                Failure::NoLeader | Failure::Unknown | Failure::Refused(_) => BarrierError::NoLeader,
+            })?;
+        self.inner.wait_applied(next, deadline).await
+    }
+
+    /// Returns when this replica has applied the entry of an index: what [`Proposed::index`] says is then shown here.
+    ///
+    /// # Errors
+    /// [`BarrierError`] after the time, or when the replica is closed.
+    pub async fn wait_applied(&self, index: u64, patience: Duration) -> Result<(), BarrierError> {
+        self.inner
+            .wait_applied(index.saturating_add(1), Instant::now() + patience)
+            .await
+    }
+
+    /// Whether this replica is the leader, confirmed by a majority during the call.
+    pub async fn confirm_leadership(&self, patience: Duration) -> bool {
+        matches!(self.inner.read_here(Instant::now() + patience).await, Attempt::Done(_))
+    }
+
+    /// Calls `read` with the replica's state, by the group's logical keys; it does not change meanwhile. Nothing is applied
+    /// while `read` runs, so it is one query.
+    ///
+    /// # Errors
+    /// `Closed`; `read` was not called then.
+    pub fn read(&self, read: &mut dyn FnMut(&dyn KvRead)) -> Result<(), GroupError> {
+        if let Some(reason) = self.inner.replica.closed() {
+            return Err(GroupError::Closed(reason));
+        }
+        self.inner.replica.rows.read(read);
+        Ok(())
+    }
+
+    /// The changes that this replica applies from now on. A receiver that lags must look at everything anew; all of them lag
+    /// when the state was replaced as a whole.
+    #[must_use]
+    pub fn effects(&self) -> broadcast::Receiver<Arc<[Effect]>> {
+        self.inner.replica.watch_effects()
+    }
+
+    /// Adds a replica that follows without a vote. Returns when that is committed, not when the replica has caught up.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub async fn add_learner(&self, node: NodeId) -> Result<(), GroupError> {
+        self.change(Change::AddLearner(node.0)).await
+    }
+
+    /// Makes these replicas the voters; each is a voter or learner already. Those that are not among them any more leave the
+    /// group.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub async fn change_voters(&self, voters: &BTreeSet<NodeId>) -> Result<(), GroupError> {
+        self.change(Change::Voters(voters.iter().map(|node| node.0).collect()))
+            .await
+    }
+
+    /// Has the leader hand over to another voter.
+    ///
+    /// # Errors
+    /// [`GroupError`]; `Unknown` when the old leader still led when the time was up.
+    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), GroupError> {
+        self.change(Change::Leader(to.0)).await
+    }
+
+    async fn change(&self, change: Change) -> Result<(), GroupError> {
+        let pick = |answer| {
+            if let Answer::Changed(attempt) = answer {
+                Some(attempt)
+            } else {
+                None
+            }
+        };
+        let deadline = Instant::now() + self.inner.config.request_timeout;
+        Ok(self.inner.ask_leader(Ask::Change(change), deadline, pick).await?)
+    }
+
+    /// Has this replica make a snapshot of its state, in the background.
+    pub async fn trigger_snapshot(&self) {
+        // An error says that the replica has stopped; its status tells why.
+        let _ = self.inner.raft.trigger().snapshot().await;
+    }
+}
+
+impl Inner {
+    fn node(&self) -> NodeId {
+        self.config.node
+    }
+
+    fn closed_by(&self, error: &str) -> GroupError {
+        GroupError::Closed(self.replica.closed().unwrap_or_else(|| error.to_owned()))
+    }
+
+    fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the leader, wherever it is, and again while there is time.
+    async fn ask_leader<T>(
+        &self,
+        ask: Ask,
+        deadline: Instant,
+        pick: impl Fn(Answer) -> Option<Attempt<T>>,
+    ) -> Result<T, Failure> {
+        let mut may_be_done = false;
+        let mut hint = None;
+        loop {
+            if let Some(reason) = self.replica.closed() {
+                return Err(if may_be_done {
+                    Failure::Unknown
+                } else {
+                    Failure::Closed(reason)
+                });
+            }
+            if Instant::now() >= deadline {
+                return Err(if may_be_done {
+                    Failure::Unknown
+                } else {
+                    Failure::NoLeader
+                });
+            }
+            let leader = hint
+                .take()
+                .or_else(|| self.raft.metrics().borrow_watched().current_leader);
+            let attempt = match leader {
+                None => Attempt::NotLeader(None),
+                Some(leader) if leader == self.node().0 => {
+                    pick(self.answer(ask.clone(), deadline).await).unwrap_or(Attempt::NotLeader(None))
+                }
+                Some(leader) => self.ask_remote(NodeId(leader), &ask, deadline, &pick).await,
+            };
+            match attempt {
+                Attempt::Done(done) => return Ok(done),
+                Attempt::Refused(error) => return Err(Failure::Refused(error)),
+                Attempt::NotLeader(other) => hint = other.filter(|other| Some(*other) != leader),
+                Attempt::Unknown => may_be_done = true,
+            }
+            if hint.is_none() {
+                let mut metrics = self.raft.metrics();
+                let pause = deadline.min(Instant::now() + RETRY_PAUSE);
+                // Whichever comes first; an error says that the replica stopped, which the next round sees.
+                let _ = timeout_at(pause, metrics.changed()).await;
+                tokio::time::sleep_until(pause).await;
+            }
+        }
+    }
+
+    async fn ask_remote<T>(
+        &self,
+        leader: NodeId,
+        ask: &Ask,
+        deadline: Instant,
+        pick: &impl Fn(Answer) -> Option<Attempt<T>>,
+    ) -> Attempt<T> {
+        let timeout = self
+            .config
+            .rpc_timeout
+            .min(deadline.saturating_duration_since(Instant::now()));
+        // The leader gives up a little earlier than we do, so that its word comes in time.
+        let patience = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) * 9 / 10;
+        let request = match ask.clone() {
+            Ask::Propose(command) => Request::Propose { command, patience },
+            Ask::ReadIndex => Request::ReadIndex { patience },
+            Ask::Change(change) => Request::Change { change, patience },
+        };
+        match self.network.call(leader, Class::Store, request, timeout).await {
+            Ok(answer) => pick(answer).unwrap_or(Attempt::Unknown),
+            Err(CallError::TooLarge(_)) => Attempt::Refused(GroupError::TooLarge),
+            Err(CallError::NoAnswer(_)) => Attempt::Unknown,
+            Err(CallError::Unreachable(_) | CallError::Refused(_) | CallError::Busy(_)) => Attempt::NotLeader(None),
+        }
+    }
+
+    async fn wait_applied(&self, next_index: u64, deadline: Instant) -> Result<(), BarrierError> {
+        let mut applied = self.replica.watch_applied();
+        let mut closed = self.replica.watch_closed();
+        tokio::select! {
+            biased;
+            waited = timeout_at(deadline, applied.wait_for(|applied| *applied >= next_index)) => match waited {
+                Ok(Ok(_)) => Ok(()),
+                _ => Err(BarrierError::NoLeader),
+            },
+            reason = closed.wait_for(Option::is_some) => Err(match reason {
+                Ok(reason) => BarrierError::Closed(reason.clone().unwrap_or_default()),
+                Err(_) => BarrierError::NoLeader,
+            }),
+        }
+    }
+}
+
+impl From<Failure> for GroupError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NoLeader => Self::NoLeader,
+            Failure::Unknown => Self::Unknown,
+            Failure::Refused(error) => error,
+            Failure::Closed(reason) => Self::Closed(reason),
+        }
+    }
+}

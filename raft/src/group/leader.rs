@@ -1,0 +1,194 @@
+//! What a replica does when it is asked as the leader.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use core_types::NodeId;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::impls::ProgressResponder;
+use openraft::{EmptyNode, ReadPolicy};
+use tokio::time::{Instant, timeout_at};
+
+use super::{Ask, Inner};
+use crate::config::{GroupError, Proposed};
+use crate::frame::{Answer, Attempt, Change};
+use crate::receipts;
+use crate::types::EncodedCommand;
+
+impl Inner {
+    pub(super) async fn answer(&self, ask: Ask, deadline: Instant) -> Answer {
+        match ask {
+            Ask::Propose(data) => Answer::Proposed(self.propose_here(data, deadline).await),
+            Ask::ReadIndex => Answer::ReadIndex(self.read_here(deadline).await),
+            Ask::Change(change) => Answer::Changed(self.change_here(change, deadline).await),
+        }
+    }
+
+    /// `None` when this replica leads, as far as it knows.
+    fn other_leader(&self) -> Option<Option<u64>> {
+        let leader = self.raft.metrics().borrow_watched().current_leader;
+        (leader != Some(self.node().0)).then_some(leader)
+    }
+
+    async fn propose_here(&self, data: EncodedCommand, deadline: Instant) -> Attempt<Proposed> {
+        let command = match data.decode() {
+            Ok(command) => command,
+            Err(error) => return Attempt::Refused(GroupError::Refused(error.to_string())),
+        };
+        let receiver = {
+            let _gate = self.gate.read().await;
+            if let Some(other) = self.other_leader() {
+                return Attempt::NotLeader(other);
+            }
+            if let Some(receipts) = receipts::of(&command) {
+                let membership = self.membership();
+                let checked = receipts::check(receipts, self.replica.incarnation, membership.index, &membership.voters);
+                if let Err(error) = checked {
+                    return Attempt::Refused(error);
+                }
+                let mut skipped = Self::locked(&self.skipped);
+                skipped.extend(receipts.skipped.iter().filter(|node| membership.voters.contains(node)));
+                skipped.retain(|node| membership.voters.contains(node) && !receipts.nodes.contains(node));
+            }
+            let (responder, receiver) = ProgressResponder::complete_only();
+            if self.raft.client_write_ff(data, Some(responder)).await.is_err() {
+                return Attempt::NotLeader(None);
+            }
+            receiver
+        };
+        match timeout_at(deadline, receiver).await {
+            Err(_) | Ok(Err(_)) => Attempt::Unknown,
+            Ok(Ok(Ok(response))) => {
+                let index = response.log_id.index;
+                self.wait_for_all_voters(index).await;
+                match response.data.0 {
+                    Some(outcome) => Attempt::Done(Proposed { outcome, index }),
+                    None => Attempt::Unknown,
+                }
+            }
+            Ok(Ok(Err(ClientWriteError::ForwardToLeader(forward)))) => {
+                Attempt::NotLeader(forward.leader_id.filter(|leader| *leader != self.node().0))
+            }
+            Ok(Ok(Err(ClientWriteError::LogEntryDiscarded(_)))) => Attempt::Unknown,
+            Ok(Ok(Err(error))) => Attempt::Refused(GroupError::Refused(error.to_string())),
+        }
+    }
+
+    /// A commit is acknowledged when all live voters have it, or a little later: a survivor then knows what was acknowledged.
+    async fn wait_for_all_voters(&self, index: u64) {
+        let deadline = Instant::now() + self.config.all_voters_wait;
+        let mut metrics = self.raft.metrics();
+        loop {
+            let is_everywhere = {
+                let now = metrics.borrow_and_update();
+                let has = |voter: u64| {
+                    now.replication.as_ref().is_none_or(|replication| {
+                        replication
+                            .get(&voter)
+                            .is_some_and(|matched| matched.is_some_and(|id| id.index >= index))
+                    })
+                };
+                now.membership_config
+                    .membership()
+                    .voter_ids()
+                    .filter(|voter| *voter != self.node().0 && self.network.rpc.is_reachable(NodeId(*voter)))
+                    .all(has)
+            };
+            if is_everywhere || !matches!(timeout_at(deadline, metrics.changed()).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+
+    /// The least index that need not be applied for a read that begins now.
+    pub(super) async fn read_here(&self, deadline: Instant) -> Attempt<u64> {
+        if let Some(other) = self.other_leader() {
+            return Attempt::NotLeader(other);
+        }
+        match timeout_at(deadline, self.raft.get_read_log_id(ReadPolicy::ReadIndex)).await {
+            Err(_) => Attempt::Unknown,
+            Ok(Ok((read, _))) => Attempt::Done(read.index().saturating_add(1)),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
+                Attempt::NotLeader(forward.leader_id.filter(|leader| *leader != self.node().0))
+            }
+            Ok(Err(_)) => Attempt::NotLeader(None),
+        }
+    }
+
+    async fn change_here(&self, change: Change, deadline: Instant) -> Attempt<()> {
+        if let Some(other) = self.other_leader() {
+            return Attempt::NotLeader(other);
+        }
+        match change {
+            Change::Leader(to) => self.hand_over(to, deadline).await,
+            Change::AddLearner(node) => {
+                let _gate = self.gate.write().await;
+                let added = self.raft.add_learner(node, EmptyNode::new(), false);
+                match timeout_at(deadline, added).await {
+                    Ok(result) => self.changed(result, deadline).await,
+                    Err(_) => Attempt::Unknown,
+                }
+            }
+            Change::Voters(voters) => {
+                let _gate = self.gate.write().await;
+                let changed = self.raft.change_membership(voters, false);
+                match timeout_at(deadline, changed).await {
+                    Ok(result) => self.changed(result, deadline).await,
+                    Err(_) => Attempt::Unknown,
+                }
+            }
+        }
+    }
+
+    async fn changed(
+        &self,
+        result: Result<
+            openraft::raft::ClientWriteResponse<crate::types::TypeConfig>,
+            RaftError<crate::types::TypeConfig, ClientWriteError<crate::types::TypeConfig>>,
+        >,
+        deadline: Instant,
+    ) -> Attempt<()> {
+        match result {
+            Ok(response) => {
+                // The gate opens when the new membership is the one that receipts are checked against.
+                let mut metrics = self.raft.metrics();
+                while self.membership().index < response.log_id.index {
+                    if !matches!(timeout_at(deadline, metrics.changed()).await, Ok(Ok(()))) {
+                        break;
+                    }
+                }
+                Attempt::Done(())
+            }
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                Attempt::NotLeader(forward.leader_id.filter(|leader| *leader != self.node().0))
+            }
+            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => Attempt::Unknown,
+            Err(RaftError::APIError(error)) => Attempt::Refused(GroupError::Refused(error.to_string())),
+            Err(RaftError::Fatal(_)) => Attempt::NotLeader(None),
+        }
+    }
+
+    async fn hand_over(&self, to: u64, deadline: Instant) -> Attempt<()> {
+        if to == self.node().0 {
+            return Attempt::Done(());
+        }
+        let voters: BTreeSet<NodeId> = self.membership().voters;
+        if !voters.contains(&NodeId(to)) {
+            return Attempt::Refused(GroupError::Refused(format!("node {to} is not a voter")));
+        }
+        if self.raft.trigger().transfer_leader(to).await.is_err() {
+            return Attempt::NotLeader(None);
+        }
+        let mut metrics = self.raft.metrics();
+        loop {
+            if metrics.borrow_and_update().current_leader == Some(to) {
+                return Attempt::Done(());
+            }
+            let wait = deadline.min(Instant::now() + Duration::from_secs(1));
+            if !matches!(timeout_at(wait, metrics.changed()).await, Ok(Ok(()))) {
+                return Attempt::Unknown;
+            }
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! All groups of which this node holds a replica.
+//!
+//! They share one log, one index and one way to the other nodes; a group that closes does not touch the others. One task
+//! per node looks after all of them: snapshots by size, checkpoints of the index, comparison of digests.
+//!
+//! Idle groups send heartbeats like busy ones.
+//! Not here: which groups there are (the directory says so).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use core_types::{BlockingPool, Disk, DiskError, DiskErrorKind, GroupId, Incarnation, KvEngine, NodeId};
+use openraft::{Raft, SnapshotPolicy};
+use state::{Command, Effect, MachineKind, Outcome};
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior};
+use transport::{Refused, Rpc, Service};
+
+use crate::blocking;
+use crate::config::{Config, GroupError, OpenError, Timers};
+use crate::consensus::{Consensus, Membership, ProposeError, ReadFn, Unavailable};
+use crate::frame::{self, Frame, Rejection, Reply};
+use crate::generation::GroupRows;
+use crate::group::{Group, MembershipStatus};
+use crate::log::{GroupKey, SharedLog};
+use crate::log_store::LogStore;
+use crate::machine::Machine;
+use crate::network::Network;
+use crate::replica::{ApplyFn, Replica};
+use crate::snapshot;
+
+/// A command that is committed has this long at least to be applied here too.
+const APPLY_WAIT_MIN: Duration = Duration::from_secs(1);
+
+/// What the groups of a node work with.
+#[derive(Clone)]
+pub struct Dependencies {
+    /// The node's data directory.
+    pub disk: Arc<dyn Disk>,
+    /// Where blocking work runs.
+    pub pool: Arc<dyn BlockingPool>,
+    /// The index.
+    pub engine: Arc<dyn KvEngine>,
+    /// The way to the other nodes.
+    pub rpc: Arc<dyn Rpc>,
+    /// The node's log.
+    pub log: SharedLog,
+}
+
+/// The groups of this node. Clones are the same groups. It answers [`transport::ServiceId::RAFT`].
+#[derive(Clone)]
+pub struct Groups {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Arc<Config>,
+    dependencies: Dependencies,
+    apply: ApplyFn,
+    groups: Mutex<BTreeMap<GroupId, Group>>,
+    maintenance: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Groups {
+    /// No group is open yet. Needs a tokio runtime.
+    #[must_use]
+    pub fn open(config: Config, dependencies: Dependencies) -> Self {
+        Self::with_machine(config, dependencies, state::apply)
+    }
+
+    pub(crate) fn with_machine(config: Config, dependencies: Dependencies, apply: ApplyFn) -> Self {
+        let inner = Arc::new(Inner {
+            config: Arc::new(config),
+            dependencies,
+            apply,
+            groups: Mutex::default(),
+            maintenance: Mutex::default(),
+        });
+        let task = tokio::spawn(maintain(Arc::downgrade(&inner)));
+        *inner.maintenance.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        Self { inner }
+    }
+
+    /// Opens this node's replica of a group; an empty one if there is none. It takes part as soon as this returns.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the other groups are not touched.
+    pub async fn open_group(
+        &self,
+        group: GroupId,
+        incarnation: Incarnation,
+        kind: MachineKind,
+    ) -> Result<Group, OpenError> {
+        if self.group(group).is_some() {
+            return Err(OpenError::IsOpen(group));
+        }
+        let Dependencies {
+            disk,
+            pool,
+            engine,
+            rpc,
+            log,
+        } = self.inner.dependencies.clone();
+        let failed = |detail: String| OpenError::Log { group, detail };
+        let store = LogStore::open(log, GroupKey { group, incarnation })
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let loading = Arc::clone(&disk);
+        let (rows, snapshot) = blocking::run(&*pool, move || {
+            let rows = GroupRows::open(engine, group, incarnation);
+            Ok((rows, snapshot::load_newest(&*loading, group, incarnation)?))
+        })
+        .await?;
+        let apply = self.inner.apply;
+        let replica = Arc::new(Replica::new(
+            group,
+            incarnation,
+            kind,
+            rows?,
+            disk,
+            pool,
+            apply,
+            snapshot,
+        ));
+        let machine = Machine::open(Arc::clone(&replica))?;
+        let network = Network {
+            rpc,
+            group,
+            incarnation,
+            timeout: self.inner.config.rpc_timeout,
+        };
+        let timers = if group == GroupId::DIRECTORY {
+            self.inner.config.directory_timers
+        } else {
+            self.inner.config.timers
+        };
+        let settings = Arc::new(openraft_config(&self.inner.config, timers).map_err(failed)?);
+        let node = self.inner.config.node.0;
+        let raft = Raft::new(node, settings, network.clone(), store, machine)
+            .await
+            .map_err(|error| failed(replica.closed().unwrap_or_else(|| error.to_string())))?;
+        let opened = Group::new(raft, replica, network, Arc::clone(&self.inner.config));
+        tokio::spawn(stop_when_closed(opened.clone()));
+        self.inner.locked().insert(group, opened.clone());
+        Ok(opened)
+    }
+
+    /// An open group.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> Option<Group> {
+        self.inner.locked().get(&group).cloned()
+    }
+
+    fn replica(&self, group: GroupId) -> Result<Group, Unavailable> {
+        self.group(group)
+            .ok_or_else(|| Unavailable(group, "no replica here".to_owned()))
+    }
+
+    /// All open groups, in the order of their ids.
+    #[must_use]
+    pub fn list(&self) -> Vec<Group> {
+        self.inner.locked().values().cloned().collect()
+    }
+
+    /// Stops a group's replica here, without a trace in its data. The other groups go on.
+    pub async fn close_group(&self, group: GroupId) {
+        let closing = self.inner.locked().remove(&group);
+        if let Some(closing) = closing {
+            stop(&closing).await;
+        }
+    }
+
+    /// Makes everything that was written to the index durable.
+    ///
+    /// # Errors
+    /// [`DiskError`]; the index must not be used further, and all groups are closed.
+    pub async fn checkpoint(&self) -> Result<(), DiskError> {
+        self.inner.checkpoint().await
+    }
+
+    /// Stops all groups, then makes the index durable.
+    pub async fn shutdown(&self) {
+        let task = self
+            .inner
+            .maintenance
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(task) = task {
+            task.abort();
+        }
+        let groups: Vec<Group> = std::mem::take(&mut *self.inner.locked()).into_values().collect();
+        for group in groups {
+            stop(&group).await;
+        }
+        // What is lost of the index is made again from snapshots and log.
+        let _ = self.inner.checkpoint().await;
+    }
+}
+
+#[async_trait]
+impl Service for Groups {
+    async fn serve(&self, from: NodeId, request: Bytes) -> Result<Bytes, Refused> {
+        let frame: Frame = frame::decode(&request).map_err(|error| Refused(error.to_string()))?;
+        let reply: Reply = match self.group(frame.group) {
+            None => Err(Rejection::UnknownGroup(frame.group)),
+            Some(group) if group.incarnation() != frame.incarnation => Err(Rejection::OtherIncarnation {
+                group: frame.group,
+                ours: group.incarnation(),
+            }),
+            Some(group) => group.inner.serve(from, frame.request).await,
+        };
+        frame::encode(&reply).map_err(|error| Refused(error.to_string()))
+    }
+}
+
+#[async_trait]
+impl Consensus for Groups {
+    fn groups(&self) -> Vec<GroupId> {
+        self.inner.locked().keys().copied().collect()
+    }
+
+    async fn propose(&self, group: GroupId, command: Command, timeout: Duration) -> Result<Outcome, ProposeError> {
+        let replica = self.replica(group)?;
+        let deadline = Instant::now() + timeout;
+        let proposed = replica.propose(&command, timeout).await.map_err(|error| match error {
+            GroupError::StaleMembership { .. } => ProposeError::StaleMembership,
+            GroupError::NotEnoughCopies { wanted, have } => ProposeError::NotEnoughCopies {
+                present: have,
+                needed: wanted,
+            },
+            GroupError::Unknown => ProposeError::Unknown,
+            GroupError::TooLarge => ProposeError::TooLarge,
+            GroupError::NoLeader | GroupError::Closed(_) | GroupError::Refused(_) => {
+                ProposeError::Unavailable(Unavailable(group, error.to_string()))
+            }
+        })?;
+        let left = deadline.saturating_duration_since(Instant::now()).max(APPLY_WAIT_MIN);
+        match replica.wait_applied(proposed.index, left).await {
+            Ok(()) => Ok(proposed.outcome),
+            // It is committed, but who asked would not see it here.
+            Err(_) => Err(ProposeError::Unknown),
+        }
+    }
+
+    async fn read_barrier(&self, group: GroupId, timeout: Duration) -> Result<(), Unavailable> {
+        let replica = self.replica(group)?;
+        replica
+            .read_barrier(timeout)
+            .await
+            .map_err(|error| Unavailable(group, error.to_string()))
+    }
+
+    async fn read(&self, group: GroupId, read: &mut ReadFn<'_>) -> Result<(), Unavailable> {
+        self.replica(group)?
+            .read(read)
+            .map_err(|error| Unavailable(group, error.to_string()))
+    }
+
+    fn effects(&self, group: GroupId) -> Result<broadcast::Receiver<Arc<[Effect]>>, Unavailable> {
+        Ok(self.replica(group)?.effects())
+    }
+
+    fn membership(&self, group: GroupId) -> Result<Membership, Unavailable> {
+        let replica = self.replica(group)?;
+        let MembershipStatus {
+            index,
+            voters,
+            learners,
+        } = replica.membership();
+        Ok(Membership {
+            incarnation: replica.incarnation(),
+            index,
+            voters: voters.into_iter().collect(),
+            learners: learners.into_iter().collect(),
+        })
+    }
+}
+
+impl Inner {
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<GroupId, Group>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn checkpoint(&self) -> Result<(), DiskError> {
+        let engine = Arc::clone(&self.dependencies.engine);
+        let done = blocking::run(&*self.dependencies.pool, move || {
+            engine
+                .checkpoint()
+                .map_err(|error| DiskError::new(DiskErrorKind::SyncFailed, "index", error.to_string()))
+        })
+        .await;
+        if let Err(error) = &done {
+            let groups: Vec<Group> = self.locked().values().cloned().collect();
+            for group in groups {
+                group.inner.replica.close(&format!("checkpoint: {error}"));
+            }
+        }
+        done
+    }
+}
+
+/// Looks after all groups until they are gone.
+async fn maintain(inner: Weak<Inner>) {
+    let Some(config) = inner.upgrade().map(|inner| Arc::clone(&inner.config)) else {
+        return;
+    };
+    let mut ticks = tokio::time::interval(config.maintenance_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut checkpoint_at = Instant::now() + config.checkpoint_interval;
+    let mut digests_at = Instant::now() + config.digest_interval;
+    loop {
+        ticks.tick().await;
+        let Some(inner) = inner.upgrade() else { return };
+        let groups: Vec<Group> = inner.locked().values().cloned().collect();
+        for group in &groups {
+            if *group.inner.replica.watch_unsaved().borrow() >= config.snapshot_bytes {
+                group.inner.replica.reset_unsaved();
+                group.trigger_snapshot().await;
+            }
+        }
+        if Instant::now() >= digests_at {
+            digests_at = Instant::now() + config.digest_interval;
+            for group in groups {
+                tokio::spawn(async move { group.inner.compare_digests().await });
+            }
+        }
+        if Instant::now() >= checkpoint_at {
+            checkpoint_at = Instant::now() + config.checkpoint_interval;
+            // A failure has closed the groups, and their status tells it.
+            let _ = inner.checkpoint().await;
+        }
+    }
+}
+
+async fn stop_when_closed(group: Group) {
+    let mut closed = group.inner.replica.watch_closed();
+    // The watcher must not keep alive what it watches.
+    let (raft, replica) = (group.inner.raft.clone(), Arc::downgrade(&group.inner.replica));
+    drop(group);
+    let is_closed = closed.wait_for(Option::is_some).await.is_ok();
+    if is_closed && replica.upgrade().is_some() {
+        // An error says that it has stopped already.
+        let _ = raft.shutdown().await;
+    }
+}
+
+async fn stop(group: &Group) {
+    // An error says that it has stopped already.
+    let _ = group.inner.raft.shutdown().await;
+}
+
+fn openraft_config(config: &Config, timers: Timers) -> Result<openraft::Config, String> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let settings = openraft::Config {
+        cluster_name: "everpost".to_owned(),
+        heartbeat_interval: millis(timers.heartbeat),
+        election_timeout_min: millis(timers.election_min),
+        election_timeout_max: millis(timers.election_max),
+        enable_pre_vote: Some(true),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries),
+        max_in_snapshot_log_to_keep: config.log_entries_kept,
+        replication_lag_threshold: config.snapshot_entries.max(config.log_entries_kept),
+        ..openraft::Config::default()
+    };
+    settings.validate().map_err(|error| error.to_string())
+}

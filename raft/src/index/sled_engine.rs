@@ -1,0 +1,225 @@
+//! The index engine of production: sled 0.34.7, one database and one tree per node.
+//!
+//! Everything in it can be rebuilt from snapshots and logs. Its `flush` calls no fsync on Linux (it was measured: after a
+//! model of a power loss nothing that it had acknowledged was left), so a checkpoint is `flush` and then our own
+//! `fdatasync` of its file `db`, and nothing is ever acknowledged on it. Batches are atomic per tree only, which is why
+//! there is one tree.
+//!
+//! This is the only file of the product below `node` that takes a real path: sled cannot work on [`core_types::Disk`].
+//! Not used: `flush_async` and its threads, merge operators, subscribers, compression.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use core_types::{Batch, KvEngine, KvError, KvRead};
+
+/// The index on disk.
+pub struct SledEngine {
+    db: sled::Db,
+    /// sled's data file, which a checkpoint syncs.
+    data: fs::File,
+}
+
+/// Where a damaged index was moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAside {
+    /// The directory that holds the damaged index now; nothing needs it any more.
+    pub directory: PathBuf,
+    /// What was wrong with it.
+    pub reason: String,
+}
+
+impl SledEngine {
+    /// Opens or creates the index in a directory. `cache_bytes` is how much of it sled keeps in memory.
+    ///
+    /// # Errors
+    /// [`KvError::Damaged`] when what is stored does not verify: the caller sets the directory aside and begins anew, see
+    /// [`Self::open_or_set_aside`].
+    pub fn open(directory: &Path, cache_bytes: u64) -> Result<Self, KvError> {
+        // sled answers some damage with a panic; it has not touched anything of ours then.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            sled::Config::new()
+                .path(directory)
+                .cache_capacity(cache_bytes)
+                .mode(sled::Mode::HighThroughput)
+                .flush_every_ms(None)
+                .open()
+        }));
+        let db = match opened {
+            Ok(result) => result.map_err(from_sled)?,
+            Err(_) => return Err(KvError::Damaged("sled panicked while it opened the index".to_owned())),
+        };
+        let data = fs::OpenOptions::new()
+            .write(true)
+            .open(directory.join("db"))
+            .map_err(from_io)?;
+        Ok(Self { db, data })
+    }
+
+    /// Opens the index; a damaged one is renamed to `<directory>.damaged-<n>` and an empty one takes its place, which the
+    /// groups then fill from their snapshots and logs.
+    ///
+    /// # Errors
+    /// [`KvError`] when the directory can be neither opened nor moved.
+    pub fn open_or_set_aside(directory: &Path, cache_bytes: u64) -> Result<(Self, Option<SetAside>), KvError> {
+        let reason = match Self::open(directory, cache_bytes) {
+            Ok(engine) => return Ok((engine, None)),
+            Err(KvError::Damaged(reason)) => reason,
+            Err(error) => return Err(error),
+        };
+        let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let aside = (1_u32..)
+            .map(|count| directory.with_file_name(format!("{name}.damaged-{count}")))
+            .find(|path| !path.exists())
+            .ok_or_else(|| KvError::Io("no name left for the damaged index".to_owned()))?;
+        fs::rename(directory, &aside).map_err(from_io)?;
+        tracing::error!(directory = %aside.display(), reason, "index set aside");
+        Ok((
+            Self::open(directory, cache_bytes)?,
+            Some(SetAside {
+                directory: aside,
+                reason,
+            }),
+        ))
+    }
+}
+
+impl KvRead for SledEngine {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        Ok(self.db.get(key).map_err(from_sled)?.map(|value| value.to_vec()))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
+        if from >= to {
+            return Ok(()); // sled panics on an inverted range.
+        }
+        for entry in self.db.range(from..to) {
+            let (key, value) = entry.map_err(from_sled)?;
+            if !visit(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
+        if from >= to {
+            return Ok(());
+        }
+        for entry in self.db.range(from..to).rev() {
+            let (key, value) = entry.map_err(from_sled)?;
+            if !visit(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl KvEngine for SledEngine {
+    fn write(&self, batch: &Batch) -> Result<(), KvError> {
+        let mut writes = sled::Batch::default();
+        for (key, value) in batch.iter() {
+            match value {
+                Some(value) => writes.insert(key, value),
+                None => writes.remove(key),
+            }
+        }
+        self.db.apply_batch(writes).map_err(from_sled)
+    }
+
+    fn checkpoint(&self) -> Result<(), KvError> {
+        self.db.flush().map_err(from_sled)?;
+        self.data.sync_data().map_err(from_io)
+    }
+
+    fn size_bytes(&self) -> Result<u64, KvError> {
+        self.db.size_on_disk().map_err(from_sled)
+    }
+}
+
+fn from_sled(error: sled::Error) -> KvError {
+    match error {
+        sled::Error::Io(error) => from_io(error),
+        sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) | sled::Error::CollectionNotFound(_) => {
+            KvError::Damaged(error.to_string())
+        }
+        sled::Error::Unsupported(detail) => KvError::Damaged(detail),
+    }
+}
+
+fn from_io(error: std::io::Error) -> KvError {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => KvError::Full,
+        // Both come from what is stored, not from the system: sled reads a length or a record that cannot be.
+        std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => KvError::Damaged(error.to_string()),
+        _ => KvError::Io(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CACHE: u64 = 4 * 1024 * 1024;
+
+    fn batch(puts: &[(&str, &str)], deletes: &[&str]) -> Batch {
+        let mut batch = Batch::default();
+        for (key, value) in puts {
+            batch.put(*key, *value);
+        }
+        for key in deletes {
+            batch.delete(*key);
+        }
+        batch
+    }
+
+    #[test]
+    fn what_a_checkpoint_covered_is_there_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("index");
+        {
+            let engine = SledEngine::open(&path, CACHE).unwrap();
+            engine
+                .write(&batch(&[("a", "1"), ("b", "2"), ("c", "3")], &[]))
+                .unwrap();
+            engine.write(&batch(&[("c", "4")], &["b"])).unwrap();
+            engine.checkpoint().unwrap();
+        }
+        let engine = SledEngine::open(&path, CACHE).unwrap();
+        assert_eq!(engine.get(b"a").unwrap(), Some(b"1".to_vec()));
+        assert_eq!(engine.get(b"b").unwrap(), None);
+        let mut seen = Vec::new();
+        engine
+            .scan_back(b"a", b"d", &mut |key, value| {
+                seen.push((key.to_vec(), value.to_vec()));
+                true
+            })
+            .unwrap();
+        assert_eq!(seen, [(b"c".to_vec(), b"4".to_vec()), (b"a".to_vec(), b"1".to_vec())]);
+        engine
+            .scan(b"b", b"a", &mut |_, _| panic!("an inverted range is empty"))
+            .unwrap();
+    }
+
+    #[test]
+    fn a_damaged_index_is_set_aside_and_an_empty_one_takes_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("index");
+        {
+            let engine = SledEngine::open(&path, CACHE).unwrap();
+            for round in 0..200_u32 {
+                engine
+                    .write(&batch(&[(&format!("key {round}"), &"x".repeat(2000))], &[]))
+                    .unwrap();
+            }
+            engine.checkpoint().unwrap();
+        }
+        fs::write(path.join("conf"), b"nonsense").unwrap();
+        assert!(matches!(SledEngine::open(&path, CACHE), Err(KvError::Damaged(_))));
+        let (engine, aside) = SledEngine::open_or_set_aside(&path, CACHE).unwrap();
+        assert_eq!(aside.unwrap().directory, directory.path().join("index.damaged-1"));
+        assert_eq!(engine.get(b"key 1").unwrap(), None);
+    }
+}

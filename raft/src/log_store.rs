@@ -1,0 +1,247 @@
+//! One group's log as openraft wants it, on top of the node's shared log.
+//!
+//! Order is the shared log's: what a group submits is written in that order, so an append never becomes durable before the
+//! vote or the truncation that came before it. openraft is told that an append is flushed only when its batch is synced.
+//!
+//! The committed mark goes along with whatever is written next and never has a sync of its own; what is read back is cut at
+//! the last entry of the log, since openraft does not start with a mark beyond it.
+//!
+//! Not here: files, batches, recovery (`log`).
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, Range, RangeBounds};
+
+use bytes::Bytes;
+use core_types::{codec, limits};
+use futures_util::{Stream, StreamExt, stream};
+use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::log::{GroupKey, LogEntry, LogError, LogMark, Record, SharedLog};
+use crate::types::{Entry, LogId, TypeConfig, Vote};
+
+/// The version of an entry's encoding in the log.
+const ENTRY_VERSION: u8 = 1;
+/// The version of a vote's encoding in the log.
+const VOTE_VERSION: u8 = 1;
+
+/// See the module. Clones are the same log.
+#[derive(Clone, Debug)]
+pub(crate) struct LogStore {
+    log: SharedLog,
+    key: GroupKey,
+}
+
+impl LogStore {
+    /// The log of a group, begun if there is none.
+    ///
+    /// # Errors
+    /// `Corrupt` when the group must not vote; otherwise how the log failed.
+    pub(crate) async fn open(log: SharedLog, key: GroupKey) -> Result<Self, LogError> {
+        let store = Self { log, key };
+        match store.log.state(key) {
+            None => store.log.write(key, vec![Record::Created]).await?,
+            Some(state) => {
+                if let Some(damage) = state.damage {
+                    return Err(LogError::Corrupt(damage));
+                }
+            }
+        }
+        Ok(store)
+    }
+
+    /// Reads on this thread what is in memory, on the pool what is not.
+    async fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, io::Error> {
+        let cached = self.log.is_cached(self.key, range.clone(), bytes_max).map_err(to_io)?;
+        if cached {
+            return decode(self.log.read(self.key, range, bytes_max).map_err(to_io)?);
+        }
+        let (tell, told) = oneshot::channel();
+        let (log, key) = (self.log.clone(), self.key);
+        self.log.pool().execute(Box::new(move || {
+            let read = log.read(key, range, bytes_max).map_err(to_io).and_then(decode);
+            // The reader was dropped: nobody wants the entries.
+            let _gone = tell.send(read);
+        }));
+        told.await
+            .map_err(|_| io::Error::other("the pool for disk reads is gone"))?
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> Result<Vec<Entry>, io::Error>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        self.read(to_range(&range), usize::MAX).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        let vote = self.log.state(self.key).and_then(|state| state.vote);
+        vote.map(|bytes| codec::decode(VOTE_VERSION, &bytes, VOTE_BYTES_MAX).map_err(io::Error::other))
+            .transpose()
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.read(start..end, limits::LOG_READ_BYTES_MAX).await
+    }
+
+    /// In pieces, so that a node that starts with a long log does not hold all of it in memory.
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let range = to_range(&range);
+        let pieces = stream::unfold((self.clone(), range), |(store, range)| async move {
+            if range.is_empty() {
+                return None;
+            }
+            match store.read(range.clone(), limits::LOG_READ_BYTES_MAX).await {
+                Ok(entries) => {
+                    let next = entries.last().map_or(range.end, |entry| entry.log_id.index + 1);
+                    let entries: Vec<_> = entries.into_iter().map(Ok).collect();
+                    Some((stream::iter(entries), (store, next..range.end)))
+                }
+                Err(error) => Some((stream::iter(vec![Err(error)]), (store, 0..0))),
+            }
+        });
+        Box::pin(pieces.flatten())
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let state = self
+            .log
+            .state(self.key)
+            .ok_or(LogError::NoGroup(self.key))
+            .map_err(to_io)?;
+        Ok(LogState {
+            last_purged_log_id: state.purged.map(to_log_id),
+            last_log_id: state.last.map(to_log_id),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let bytes = codec::encode(VOTE_VERSION, vote, VOTE_BYTES_MAX).map_err(io::Error::other)?;
+        self.log
+            .write(self.key, vec![Record::Vote(Bytes::from(bytes))])
+            .await
+            .map_err(to_io)
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        match committed {
+            Some(committed) => self.log.note_committed(self.key, to_mark(&committed)).map_err(to_io),
+            // What was committed stays so: there is nothing to take back.
+            None => Ok(()),
+        }
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self
+            .log
+            .state(self.key)
+            .and_then(|state| state.committed)
+            .map(to_log_id))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        for entry in entries {
+            let body = codec::encode(ENTRY_VERSION, &entry, ENTRY_BYTES_MAX).map_err(io::Error::other)?;
+            bytes += body.len();
+            records.push(Record::Append(LogEntry {
+                mark: to_mark(&entry.log_id),
+                body: Bytes::from(body),
+            }));
+        }
+        let room: Option<OwnedSemaphorePermit> = self.log.reserve(bytes).await;
+        self.log.submit(
+            self.key,
+            records,
+            Box::new(move |result| {
+                drop(room);
+                callback.io_completed(result.map_err(to_io));
+            }),
+        );
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let from = last_log_id.map_or(0, |last| last.index + 1);
+        self.log
+            .write(self.key, vec![Record::Truncate { from }])
+            .await
+            .map_err(to_io)
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        let upto = to_mark(&log_id);
+        self.log
+            .write(self.key, vec![Record::Purge { upto }])
+            .await
+            .map_err(to_io)
+    }
+}
+
+fn decode(entries: Vec<LogEntry>) -> Result<Vec<Entry>, io::Error> {
+    entries
+        .into_iter()
+        .map(|entry| codec::decode(ENTRY_VERSION, &entry.body, ENTRY_BYTES_MAX).map_err(io::Error::other))
+        .collect()
+}
+
+fn to_mark(log_id: &LogId) -> LogMark {
+    LogMark {
+        term: log_id.leader_id.term,
+        index: log_id.index,
+    }
+}
+
+fn to_log_id(mark: LogMark) -> LogId {
+    LogId::new_term_index(mark.term, mark.index)
+}
+
+fn to_range(range: &impl RangeBounds<u64>) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => start.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(end) => end.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
+}
+
+fn to_io(error: LogError) -> io::Error {
+    let kind = match error {
+        LogError::Full(_) => io::ErrorKind::StorageFull,
+        LogError::Corrupt(_) => io::ErrorKind::InvalidData,
+        LogError::NoGroup(_) => io::ErrorKind::NotFound,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}
+
+const VOTE_BYTES_MAX: u64 = 256;
+const ENTRY_BYTES_MAX: u64 = limits::LOG_RECORD_BYTES_MAX as u64 - 1;
+
+#[cfg(test)]
+mod tests;

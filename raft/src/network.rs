@@ -1,0 +1,251 @@
+//! How openraft reaches the other replicas of a group: each message is one request of [`transport::Rpc`].
+//!
+//! Votes and heartbeats go as [`Class::Control`], entries as [`Class::Log`], chunks of snapshots as [`Class::Bulk`], so that
+//! none waits for a less urgent one. Not here: connections; the other end ([`crate::group`]).
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use core_types::{GroupId, Incarnation, NodeId, limits};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::{EmptyNode, EntryPayload, OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use transport::{CallError, Class, Rpc, ServiceId};
+
+use crate::frame::{self, Answer, Frame, Reply, Request};
+use crate::machine::SnapshotData;
+use crate::transfer;
+use crate::types::{Entry, SnapshotMeta, TypeConfig, Vote};
+
+type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
+
+/// Octets of entries in one request. Far below a frame, so that one request never takes long; a larger entry goes alone.
+const APPEND_BYTES: usize = 2 * 1024 * 1024;
+/// What an entry takes beside its command, at most.
+const ENTRY_OVERHEAD: usize = 64;
+/// What a membership entry takes, at most: 31 replicas in two configurations.
+const MEMBERSHIP_BYTES: usize = 4096;
+
+/// Makes the way to each replica of one group.
+#[derive(Clone)]
+pub(crate) struct Network {
+    pub(crate) rpc: Arc<dyn Rpc>,
+    pub(crate) group: GroupId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) timeout: Duration,
+}
+
+impl Network {
+    /// # Errors
+    /// [`CallError`]; a [`frame::Rejection`] counts as refused.
+    pub(crate) async fn call(
+        &self,
+        to: NodeId,
+        class: Class,
+        request: Request,
+        timeout: Duration,
+    ) -> Result<Answer, CallError> {
+        let frame = Frame {
+            group: self.group,
+            incarnation: self.incarnation,
+            request,
+        };
+        let bytes = frame::encode(&frame).map_err(|_| CallError::TooLarge(limits::FRAME_BYTES_MAX))?;
+        let answer = self.rpc.call(to, class, ServiceId::RAFT, bytes, timeout).await?;
+        frame::decode::<Reply>(&answer)
+            .map_err(|error| CallError::Refused(error.to_string()))?
+            .map_err(|rejection| CallError::Refused(rejection.to_string()))
+    }
+}
+
+/// The way to one replica.
+pub(crate) struct Peer {
+    network: Network,
+    target: u64,
+    class: Class,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, _: &EmptyNode) -> Peer {
+        Peer {
+            network: self.clone(),
+            target,
+            class: Class::Log,
+        }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, _: &EmptyNode) -> Peer {
+        Peer {
+            network: self.clone(),
+            target,
+            class: Class::Control,
+        }
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, _: &EmptyNode) -> Peer {
+        Peer {
+            network: self.clone(),
+            target,
+            class: Class::Bulk,
+        }
+    }
+}
+
+impl Peer {
+    async fn ask(&self, class: Class, request: Request, action: RPCTypes) -> Result<Answer, RPCError<TypeConfig>> {
+        let timeout = self.network.timeout;
+        self.network
+            .call(NodeId(self.target), class, request, timeout)
+            .await
+            .map_err(|error| match error {
+                CallError::NoAnswer(_) => RPCError::Timeout(Timeout {
+                    action,
+                    id: self.network.rpc.node().0,
+                    target: self.target,
+                    timeout,
+                }),
+                CallError::Unreachable(_) | CallError::Refused(_) => RPCError::Unreachable(Unreachable::new(&error)),
+                CallError::TooLarge(_) | CallError::Busy(_) => RPCError::Network(NetworkError::new(&error)),
+            })
+    }
+}
+
+fn unexpected() -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::from_string("an answer to another request"))
+}
+
+/// How many entries from the beginning fit one request; at least one.
+fn count_that_fits(entries: &[Entry]) -> usize {
+    let mut bytes = 0;
+    let fits = |entry: &&Entry| {
+        bytes += ENTRY_OVERHEAD
+            + match &entry.payload {
+                EntryPayload::Normal(data) => data.0.len(),
+                EntryPayload::Membership(_) => MEMBERSHIP_BYTES,
+                EntryPayload::Blank => 0,
+            };
+        bytes <= APPEND_BYTES
+    };
+    entries.iter().take_while(fits).count().max(1)
+}
+
+impl RaftNetworkV2<TypeConfig> for Peer {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        mut rpc: AppendEntriesRequest<TypeConfig>,
+        _: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let count = count_that_fits(&rpc.entries);
+        let is_part = count < rpc.entries.len();
+        rpc.entries.truncate(count);
+        let has_prev = rpc.prev_log_id.is_some();
+        let last = rpc.entries.last().map(|entry| entry.log_id);
+        match self
+            .ask(self.class, Request::Append(rpc), RPCTypes::AppendEntries)
+            .await?
+        {
+            Answer::Append(AppendEntriesResponse::Success) if is_part => {
+                Ok(AppendEntriesResponse::PartialSuccess(last))
+            }
+            // openraft takes for granted that only a previous entry can conflict, and would panic.
+            Answer::Append(AppendEntriesResponse::Conflict) if !has_prev => Err(unexpected()),
+            Answer::Append(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.ask(Class::Control, Request::Vote(rpc), RPCTypes::Vote).await? {
+            Answer::Vote(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.ask(Class::Control, Request::PreVote(rpc), RPCTypes::Vote).await? {
+            Answer::Vote(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let Some(file) = snapshot.snapshot else {
+            let error = io::Error::other("there is no file to send");
+            return Err(StreamingError::Network(NetworkError::new(&error)));
+        };
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = transfer::send(&self.network, NodeId(self.target), vote, file) => sent,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        _: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self
+            .ask(
+                Class::Control,
+                Request::TransferLeader(request),
+                RPCTypes::TransferLeader,
+            )
+            .await?
+        {
+            Answer::TransferLeader(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+/// Whether a request to append is one that a leader could have made: what follows a gap, runs backwards or is not of the
+/// leader's time is refused before openraft sees it, and the log stays as it is.
+pub(crate) fn is_well_formed(request: &AppendEntriesRequest<TypeConfig>) -> bool {
+    let mut last = request.prev_log_id;
+    for entry in &request.entries {
+        let is_next = match last {
+            None => entry.log_id.index == 0,
+            Some(last) => {
+                last.index.checked_add(1) == Some(entry.log_id.index) && last.leader_id <= entry.log_id.leader_id
+            }
+        };
+        if !is_next {
+            return false;
+        }
+        last = Some(entry.log_id);
+    }
+    request.vote.committed && last.is_none_or(|last| last.leader_id.term <= request.vote.leader_id.term)
+}
+
+/// Whether a leader of this vote can have a snapshot of this state, which openraft takes for granted.
+pub(crate) fn may_install(vote: &Vote, meta: &SnapshotMeta, committed: Option<crate::types::LogId>) -> bool {
+    let Some(last) = meta.last_log_id else { return false };
+    vote.committed
+        && last.leader_id.term <= vote.leader_id.term
+        && committed.is_none_or(|committed| last <= committed || last.index > committed.index)
+}

@@ -1,0 +1,178 @@
+//! What the parts of one replica of one group share: the state machine adapter, the network service and the face.
+//!
+//! Not here: openraft; it holds the adapter, and the face holds it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use core_types::{BlockingPool, Disk, GroupId, Incarnation, KvRead};
+use serde::{Deserialize, Serialize};
+use state::digest::Digest;
+use state::{Applied, ApplyError, Command, Effect, MachineKind};
+use tokio::sync::{broadcast, watch};
+
+use crate::generation::GroupRows;
+use crate::snapshot::SnapshotFile;
+
+/// The state machine: `state::apply`, and others in tests.
+pub(crate) type ApplyFn = fn(&dyn KvRead, MachineKind, &Command) -> Result<Applied, ApplyError>;
+
+/// Entries between two digests that are kept for comparison.
+pub(crate) const DIGEST_INTERVAL: u64 = 64;
+/// How many digests are kept: replicas that are less than this many intervals apart can be compared.
+const DIGESTS_KEPT: usize = 64;
+/// Events that a watcher may lag behind before it has to look at everything again. Cost: this many events per group.
+const EFFECTS_KEPT: usize = 1024;
+
+/// The digest of the state right after an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DigestAt {
+    pub(crate) index: u64,
+    pub(crate) digest: Digest,
+}
+
+pub(crate) struct Replica {
+    pub(crate) group: GroupId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) kind: MachineKind,
+    pub(crate) rows: Arc<GroupRows>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) pool: Arc<dyn BlockingPool>,
+    pub(crate) apply: ApplyFn,
+    pub(crate) snapshot: Mutex<Option<SnapshotFile>>,
+    digests: Mutex<VecDeque<DigestAt>>,
+    effects: broadcast::Sender<Arc<[Effect]>>,
+    /// The index behind the last applied entry: 0 when nothing is applied.
+    applied: watch::Sender<u64>,
+    closed: watch::Sender<Option<String>>,
+    /// Octets of commands applied since the last snapshot.
+    unsaved_bytes: watch::Sender<u64>,
+}
+
+impl Replica {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one thing that a replica has; there is one caller"
+    )]
+    pub(crate) fn new(
+        group: GroupId,
+        incarnation: Incarnation,
+        kind: MachineKind,
+        rows: Arc<GroupRows>,
+        disk: Arc<dyn Disk>,
+        pool: Arc<dyn BlockingPool>,
+        apply: ApplyFn,
+        snapshot: Option<SnapshotFile>,
+    ) -> Self {
+        Self {
+            group,
+            incarnation,
+            kind,
+            rows,
+            disk,
+            pool,
+            apply,
+            snapshot: Mutex::new(snapshot),
+            digests: Mutex::default(),
+            effects: broadcast::Sender::new(EFFECTS_KEPT),
+            applied: watch::Sender::new(0),
+            closed: watch::Sender::new(None),
+            unsaved_bytes: watch::Sender::new(0),
+        }
+    }
+
+    /// Stops this replica for good; the first reason stays.
+    pub(crate) fn close(&self, reason: &str) {
+        self.closed.send_if_modified(|closed| {
+            let is_first = closed.is_none();
+            if is_first {
+                tracing::error!(group = self.group.0, reason, "replica closed");
+                *closed = Some(reason.to_owned());
+            }
+            is_first
+        });
+    }
+
+    pub(crate) fn closed(&self) -> Option<String> {
+        self.closed.borrow().clone()
+    }
+
+    pub(crate) fn watch_closed(&self) -> watch::Receiver<Option<String>> {
+        self.closed.subscribe()
+    }
+
+    pub(crate) fn publish(&self, event: Arc<[Effect]>) {
+        // An error says only that nobody watches.
+        let _ = self.effects.send(event);
+    }
+
+    /// Makes every watcher lag: the state was replaced as a whole, and each must look at everything anew.
+    pub(crate) fn overrun_watchers(&self) {
+        let nothing: Arc<[Effect]> = Arc::new([]);
+        for _ in 0..=EFFECTS_KEPT {
+            self.publish(Arc::clone(&nothing));
+        }
+    }
+
+    pub(crate) fn watch_effects(&self) -> broadcast::Receiver<Arc<[Effect]>> {
+        self.effects.subscribe()
+    }
+
+    pub(crate) fn set_applied(&self, next_index: u64) {
+        self.applied.send_replace(next_index);
+    }
+
+    pub(crate) fn watch_applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    pub(crate) fn add_unsaved(&self, bytes: u64) {
+        self.unsaved_bytes.send_modify(|sum| *sum = sum.saturating_add(bytes));
+    }
+
+    pub(crate) fn reset_unsaved(&self) {
+        self.unsaved_bytes.send_replace(0);
+    }
+
+    pub(crate) fn watch_unsaved(&self) -> watch::Receiver<u64> {
+        self.unsaved_bytes.subscribe()
+    }
+
+    pub(crate) fn keep_digest(&self, at: DigestAt) {
+        let mut digests = self.locked_digests();
+        // After an install the same index may come again, and with it everything above.
+        while digests.back().is_some_and(|last| last.index >= at.index) {
+            digests.pop_back();
+        }
+        digests.push_back(at);
+        while digests.len() > DIGESTS_KEPT {
+            digests.pop_front();
+        }
+    }
+
+    pub(crate) fn digests(&self) -> Vec<DigestAt> {
+        self.locked_digests().iter().copied().collect()
+    }
+
+    pub(crate) fn current_snapshot(&self) -> Option<SnapshotFile> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes a verified file the group's snapshot, unless there is a newer one, and gives back the one that is not needed
+    /// any more.
+    pub(crate) fn replace_snapshot(&self, file: SnapshotFile) -> Option<SnapshotFile> {
+        let mut current = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        match current.as_ref() {
+            Some(old) if old.header.meta.last_log_id > file.header.meta.last_log_id => Some(file),
+            Some(old) if old.path == file.path => {
+                *current = Some(file);
+                None
+            }
+            _ => current.replace(file),
+        }
+    }
+
+    fn locked_digests(&self) -> MutexGuard<'_, VecDeque<DigestAt>> {
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
