@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use core_types::{BlockingPool, Disk, DiskError, DiskErrorKind, GroupId, Incarnation, KvEngine, KvRead, NodeId};
+use core_types::{BlockingPool, Disk, DiskError, DiskErrorKind, GroupId, Incarnation, KvEngine, NodeId};
 use openraft::{Raft, SnapshotPolicy};
 use state::{Command, Effect, MachineKind, Outcome};
 use tokio::sync::broadcast;
@@ -22,7 +22,7 @@ use transport::{Refused, Rpc, Service};
 
 use crate::blocking;
 use crate::config::{Config, GroupError, OpenError, Timers};
-use crate::consensus::{Consensus, Membership, ProposeError, Unavailable};
+use crate::consensus::{Consensus, Membership, ProposeError, ReadFn, Unavailable};
 use crate::frame::{self, Frame, Rejection, Reply};
 use crate::generation::GroupRows;
 use crate::group::{Group, MembershipStatus};
@@ -255,9 +255,11 @@ impl Consensus for Groups {
             .map_err(|error| Unavailable(group, error.to_string()))
     }
 
-    fn read(&self, group: GroupId, read: &mut dyn FnMut(&dyn KvRead)) -> Result<(), Unavailable> {
-        self.replica(group)?
+    async fn read(&self, group: GroupId, read: &mut ReadFn<'_>) -> Result<(), Unavailable> {
+        let replica = self.replica(group)?;
+        replica
             .read(read)
+            .await
             .map_err(|error| Unavailable(group, error.to_string()))
     }
 
