@@ -78,6 +78,19 @@ pub(crate) struct Writer {
     written: u64,
     hasher: blake3::Hasher,
     rows: u64,
+    is_published: bool,
+}
+
+impl Drop for Writer {
+    /// A file that was given up, on a full disk above all, leaves nothing.
+    fn drop(&mut self) {
+        if !self.is_published && self.disk.remove(&self.temporary).is_err() {
+            tracing::warn!(
+                path = self.temporary,
+                "an unfinished snapshot stays until the next start"
+            );
+        }
+    }
 }
 
 impl Writer {
@@ -97,6 +110,7 @@ impl Writer {
             written: 0,
             hasher: blake3::Hasher::new(),
             rows: 0,
+            is_published: false,
         };
         // The limit above is far below 2^32.
         writer
@@ -135,6 +149,7 @@ impl Writer {
         self.file.sync_data()?;
         let path = path_of(&self.header);
         publish(&*self.disk, &self.temporary, &path)?;
+        self.is_published = true;
         verify(&*self.disk, &path)
     }
 
@@ -395,7 +410,7 @@ mod tests {
         write(&disk, 5, 3);
         write(&disk, 10, 3);
         write(&disk, 20, 3);
-        drop(Writer::create(disk.clone(), header(30)).unwrap());
+        std::mem::forget(Writer::create(disk.clone(), header(30)).unwrap());
         disk.flip_bit("snapshots/3-1-1-20.snap", 60, 2);
         let loaded = load_newest(&*disk, GroupId(3), Incarnation(1)).unwrap().unwrap();
         assert_eq!(loaded.path, "snapshots/3-1-1-10.snap");

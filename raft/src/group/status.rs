@@ -138,7 +138,7 @@ impl Inner {
             term: now.current_term,
             last_log: now.last_log_index,
             committed: now.local_committed.map(|id| id.index),
-            applied: now.last_applied.map(|id| id.index),
+            applied: self.replica.applied(),
             snapshot: now.snapshot.map(|id| id.index),
             purged: now.purged.map(|id| id.index),
             membership,

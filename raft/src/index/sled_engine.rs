@@ -216,8 +216,9 @@ mod tests {
             }
             engine.checkpoint().unwrap();
         }
-        fs::write(path.join("conf"), b"nonsense").unwrap();
-        assert!(matches!(SledEngine::open(&path, CACHE), Err(KvError::Damaged(_))));
+        fs::write(path.join("conf"), [0x5A; 100]).unwrap();
+        let error = SledEngine::open(&path, CACHE).err();
+        assert!(matches!(error, Some(KvError::Damaged(_))), "{error:?}");
         let (engine, aside) = SledEngine::open_or_set_aside(&path, CACHE).unwrap();
         assert_eq!(aside.unwrap().directory, directory.path().join("index.damaged-1"));
         assert_eq!(engine.get(b"key 1").unwrap(), None);

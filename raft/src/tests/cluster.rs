@@ -165,9 +165,7 @@ async fn the_face_of_the_layers_above_shows_its_own_writes() {
         let command = cluster.command(&name, "x");
         assert_eq!(groups.propose(GROUP, command, PATIENCE).await.unwrap(), Outcome::Done);
         let seen = groups
-            .query(GROUP, |view| {
-                state::directory::Reader::new(view).setting(&name)
-            })
+            .query(GROUP, |view| state::directory::Reader::new(view).setting(&name))
             .await;
         assert_eq!(seen.unwrap().as_deref(), Some("x"));
         assert_eq!(groups.groups(), [GROUP]);

@@ -81,8 +81,7 @@ async fn a_damaged_index_is_set_aside_and_made_again() {
     cluster.boot(1).await;
     cluster.set(1, "a", "1").await.unwrap();
     cluster.stop(1).await;
-    std::fs::write(index.join("db"), [0x5A; 4096]).unwrap();
-    let _ = std::fs::remove_dir_all(index.join("blobs"));
+    std::fs::write(index.join("conf"), [0x5A; 100]).unwrap();
     let (engine, aside) = crate::index::SledEngine::open_or_set_aside(&index, 4 << 20).unwrap();
     assert!(aside.is_some());
     drop(engine);
