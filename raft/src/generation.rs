@@ -101,6 +101,14 @@ impl GroupRows {
         Ok(Arc::new(rows))
     }
 
+    /// Removes everything that stands in the index for a replica. It is not open.
+    pub(crate) fn remove(engine: Arc<dyn KvEngine>, group: GroupId, incarnation: Incarnation) -> Result<(), KvError> {
+        let rows = Self::open(engine, group, incarnation)?;
+        // Which base is live goes last: what is left after a crash is then still found.
+        rows.clear(&rows.key(SPACE_ROWS | rows.live(), &[]))?;
+        rows.clear(&rows.key(SPACE_META, &[]))
+    }
+
     /// What the last [`Self::write`] or [`Install::finish`] said about itself.
     pub(crate) fn machine_row(&self) -> Result<Option<Vec<u8>>, KvError> {
         self.engine.get(&self.key(SPACE_META, &[META_MACHINE]))
@@ -315,8 +323,10 @@ pub(crate) struct Pin {
     base: u8,
 }
 
+/// Keys and values.
+pub(crate) type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 /// Rows of one source, in the order of the scan; `true` when there may be more.
-type Chunk = (Vec<(Vec<u8>, Vec<u8>)>, bool);
+type Chunk = (Rows, bool);
 
 impl Pin {
     /// At most `limit` rows (at least one, if there is one) with `from <= key < to`, in ascending order, and whether there are
@@ -341,7 +351,7 @@ impl Pin {
         from: &[u8],
         to: &[u8],
         limit: usize,
-    ) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, Option<Vec<u8>>), KvError> {
+    ) -> Result<(Rows, Option<Vec<u8>>), KvError> {
         let mut merged: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
         let mut bound: Option<Vec<u8>> = None;
         let mut add = |source: Chunk, is_save: bool| {

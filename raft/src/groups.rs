@@ -115,6 +115,13 @@ impl Groups {
             Ok((rows, snapshot::load_newest(&*loading, group, incarnation)?))
         })
         .await?;
+        let network = Network {
+            rpc,
+            group,
+            incarnation,
+            timeout: self.inner.config.rpc_timeout,
+            pool: Arc::clone(&pool),
+        };
         let apply = self.inner.apply;
         let replica = Arc::new(Replica::new(
             group,
@@ -127,12 +134,6 @@ impl Groups {
             snapshot,
         ));
         let machine = Machine::open(Arc::clone(&replica))?;
-        let network = Network {
-            rpc,
-            group,
-            incarnation,
-            timeout: self.inner.config.rpc_timeout,
-        };
         let timers = if group == GroupId::DIRECTORY {
             self.inner.config.directory_timers
         } else {
@@ -172,6 +173,34 @@ impl Groups {
         if let Some(closing) = closing {
             stop(&closing).await;
         }
+    }
+
+    /// Stops a group's replica here and removes everything of it: log, rows, snapshots. For a replica that has left its group,
+    /// or never joined it: its votes are forgotten.
+    ///
+    /// # Errors
+    /// [`OpenError`]; asking again goes on where it ended.
+    pub async fn remove_group(&self, group: GroupId, incarnation: Incarnation) -> Result<(), OpenError> {
+        self.close_group(group).await;
+        let Dependencies {
+            disk,
+            pool,
+            engine,
+            log,
+            ..
+        } = self.inner.dependencies.clone();
+        LogStore::remove(log, GroupKey { group, incarnation })
+            .await
+            .map_err(|error| OpenError::Log {
+                group,
+                detail: error.to_string(),
+            })?;
+        let removed = blocking::run(&*pool, move || {
+            snapshot::remove_all(&*disk, group, incarnation)?;
+            Ok(GroupRows::remove(engine, group, incarnation))
+        })
+        .await?;
+        Ok(removed?)
     }
 
     /// Makes everything that was written to the index durable.
@@ -320,6 +349,7 @@ async fn maintain(inner: Weak<Inner>) {
         let Some(inner) = inner.upgrade() else { return };
         let groups: Vec<Group> = inner.locked().values().cloned().collect();
         for group in &groups {
+            group.inner.notice_stop();
             if *group.inner.replica.watch_unsaved().borrow() >= config.snapshot_bytes {
                 group.inner.replica.reset_unsaved();
                 group.trigger_snapshot().await;

@@ -16,6 +16,7 @@ use core_types::codec;
 use core_types::{Disk, DiskError, DiskErrorKind, File, GroupId, Incarnation, OpenMode};
 use serde::{Deserialize, Serialize};
 
+use crate::generation::Rows;
 use crate::types::SnapshotMeta;
 
 /// Where the files are.
@@ -233,6 +234,20 @@ pub(crate) fn load_newest(
     Ok(newest)
 }
 
+/// Removes every file of a group.
+pub(crate) fn remove_all(disk: &dyn Disk, group: GroupId, incarnation: Incarnation) -> Result<(), DiskError> {
+    let names = match disk.list(DIRECTORY) {
+        Ok(names) => names,
+        Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let prefix = format!("{group}-{incarnation}-");
+    for name in names.into_iter().filter(|name| name.starts_with(&prefix)) {
+        disk.remove(&format!("{DIRECTORY}/{name}"))?;
+    }
+    disk.sync_dir(DIRECTORY)
+}
+
 /// Reads the rows of a file from its beginning.
 pub(crate) struct RowReader {
     path: String,
@@ -280,7 +295,7 @@ impl RowReader {
     }
 
     /// The next rows, about `bytes` octets of them; none at the end, and only if the whole file agreed with its hash.
-    pub(crate) fn next_rows(&mut self, bytes: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DiskError> {
+    pub(crate) fn next_rows(&mut self, bytes: usize) -> Result<Rows, DiskError> {
         let mut rows = Vec::new();
         let mut taken = 0;
         while taken < bytes && self.verified.is_none() {

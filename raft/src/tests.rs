@@ -29,13 +29,16 @@ pub(super) const GROUP: GroupId = GroupId(0);
 pub(super) const LIFE: Incarnation = Incarnation(1);
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Says of a frame whether its answer is lost.
+type Loses = fn(&[u8]) -> bool;
+
 /// All nodes and the ways between them.
 #[derive(Default)]
 pub(super) struct Net {
     services: Mutex<BTreeMap<NodeId, Arc<dyn Service>>>,
     cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
     /// Requests whose frame this says yes to are carried out, but their answers are lost.
-    loses_answer: Mutex<Option<fn(&[u8]) -> bool>>,
+    loses_answer: Mutex<Option<Loses>>,
 }
 
 impl Net {

@@ -172,3 +172,48 @@ async fn a_full_disk_costs_the_snapshot_and_not_the_group() {
         .await;
     assert_eq!(snapshots(&cluster, 1).len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_replica_leaves_nothing() {
+    let mut cluster = Cluster::start(3, 3).await;
+    let leader = cluster.leader().await;
+    let leaving = if leader == 3 { 2 } else { 3 };
+    cluster.set(leader, "a", "1").await.unwrap();
+    cluster.settle().await;
+    cluster.group(leaving).trigger_snapshot().await;
+    cluster
+        .until("there is a snapshot", |cluster| {
+            cluster.group(leaving).status().snapshot.is_some()
+        })
+        .await;
+    let voters = [1, 2, 3]
+        .into_iter()
+        .filter(|node| *node != leaving)
+        .map(NodeId)
+        .collect();
+    cluster.group(leader).change_voters(&voters).await.unwrap();
+    cluster.running[&leaving].remove_group(GROUP, LIFE).await.unwrap();
+    assert!(snapshots(&cluster, leaving).is_empty());
+    cluster.crash(leaving).await;
+    cluster.boot(leaving).await;
+    let status = cluster.group(leaving).status();
+    assert_eq!((status.applied, status.last_log), (None, None));
+    assert_eq!(cluster.shown(leaving, "a").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_fails_closes_the_replica_and_says_so() {
+    let mut cluster = Cluster::start(3, 3).await;
+    let leader = cluster.leader().await;
+    let failing = if leader == 3 { 2 } else { 3 };
+    cluster.machines[&failing].disk.fail_syncs(1);
+    cluster.set(leader, "a", "1").await.unwrap();
+    cluster
+        .until("it stops", |cluster| cluster.group(failing).status().closed.is_some())
+        .await;
+    cluster.set(leader, "b", "1").await.unwrap();
+    assert!(matches!(
+        cluster.set(failing, "c", "1").await,
+        Err(GroupError::Closed(_))
+    ));
+}
