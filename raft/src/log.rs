@@ -47,7 +47,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use core_types::{BlockingPool, Disk, DiskError, DiskErrorKind, Entropy, File, GroupId, Incarnation, NodeId, limits};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use record::fuzz_records;
 
@@ -370,14 +370,32 @@ impl SharedLog {
     pub fn submit(&self, key: GroupKey, records: Vec<Record>, done: Done) {
         let refused = {
             let mut shared = self.inner.lock();
-            match shared.accept(key, records, done) {
-                Ok(()) => None,
-                Err(refused) => Some(refused),
-            }
+            shared.accept(key, records, done).err()
         };
         match refused {
             Some((done, error)) => done(Err(error)),
             None => self.inner.start(),
+        }
+    }
+
+    /// Submits, and waits until it is durable. Dropping the future takes nothing back.
+    ///
+    /// # Errors
+    /// Why it was refused, or how the log failed.
+    pub async fn write(&self, key: GroupKey, records: Vec<Record>) -> Result<(), LogError> {
+        let (tell, told) = oneshot::channel();
+        self.submit(
+            key,
+            records,
+            Box::new(move |result| {
+                // Nobody waits any more if this fails; the records are in order all the same.
+                let _gone = tell.send(result);
+            }),
+        );
+        match told.await {
+            Ok(result) => result,
+            // Only a job that was dropped before it ran completes nothing: the runtime ends.
+            Err(_) => Err(self.failure().unwrap_or(LogError::NoGroup(key))),
         }
     }
 

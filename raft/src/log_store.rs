@@ -11,7 +11,6 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use core_types::{codec, limits};
@@ -43,7 +42,7 @@ impl LogStore {
     pub(crate) async fn open(log: SharedLog, key: GroupKey) -> Result<Self, LogError> {
         let store = Self { log, key };
         match store.log.state(key) {
-            None => store.write(vec![Record::Created]).await?,
+            None => store.log.write(key, vec![Record::Created]).await?,
             Some(state) => {
                 if let Some(damage) = state.damage {
                     return Err(LogError::Corrupt(damage));
@@ -51,41 +50,6 @@ impl LogStore {
             }
         }
         Ok(store)
-    }
-
-    /// Begins the group's log anew, durably; what it held is gone, damaged or not.
-    ///
-    /// # Errors
-    /// How the log failed.
-    pub(crate) async fn recreate(log: SharedLog, key: GroupKey) -> Result<Self, LogError> {
-        let store = Self { log, key };
-        store.write(vec![Record::Created]).await?;
-        Ok(store)
-    }
-
-    /// Forgets the group, durably.
-    ///
-    /// # Errors
-    /// How the log failed.
-    pub(crate) async fn remove(log: SharedLog, key: GroupKey) -> Result<(), LogError> {
-        Self { log, key }.write(vec![Record::Removed]).await
-    }
-
-    /// Submits, and waits until it is durable.
-    async fn write(&self, records: Vec<Record>) -> Result<(), LogError> {
-        let (tell, told) = oneshot::channel();
-        self.log.submit(
-            self.key,
-            records,
-            Box::new(move |result| {
-                // Nobody waits any more: the caller was dropped, the record is in order all the same.
-                let _gone = tell.send(result);
-            }),
-        );
-        match told.await {
-            Ok(result) => result,
-            Err(_) => Err(self.log.failure().unwrap_or(LogError::NoGroup(self.key))),
-        }
     }
 
     /// Reads on this thread what is in memory, on the pool what is not.
@@ -168,7 +132,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let bytes = codec::encode(VOTE_VERSION, vote, VOTE_BYTES_MAX).map_err(io::Error::other)?;
-        self.write(vec![Record::Vote(Bytes::from(bytes))]).await.map_err(to_io)
+        self.log
+            .write(self.key, vec![Record::Vote(Bytes::from(bytes))])
+            .await
+            .map_err(to_io)
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -216,12 +183,18 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         let from = last_log_id.map_or(0, |last| last.index + 1);
-        self.write(vec![Record::Truncate { from }]).await.map_err(to_io)
+        self.log
+            .write(self.key, vec![Record::Truncate { from }])
+            .await
+            .map_err(to_io)
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
         let upto = to_mark(&log_id);
-        self.write(vec![Record::Purge { upto }]).await.map_err(to_io)
+        self.log
+            .write(self.key, vec![Record::Purge { upto }])
+            .await
+            .map_err(to_io)
     }
 }
 

@@ -189,7 +189,7 @@ fn put(out: &mut Vec<u8>, context: Context<'_>, offset: u64, seq: u64, fields: &
 /// Checks and cuts one record at `offset` of a segment. `None` for anything but a whole one of this version.
 fn cut<'a>(bytes: &'a [u8], context: Context<'_>, offset: u64, seq: u64) -> Option<(Fields<'a>, usize)> {
     let length = usize::try_from(read_u32(bytes, 0)?).ok()?;
-    if length < RECORD_HEADER_BYTES || length > limits::LOG_RECORD_BYTES_MAX + RECORD_HEADER_BYTES {
+    if !(RECORD_HEADER_BYTES..=limits::LOG_RECORD_BYTES_MAX + RECORD_HEADER_BYTES).contains(&length) {
         return None;
     }
     let whole = bytes.get(..length)?;

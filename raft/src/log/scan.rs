@@ -128,7 +128,7 @@ impl Scan {
             }
             let (resume, durable) = markers_behind(&bytes, context, offset, self.last_seq);
             // Everything in a segment that has a successor was durable.
-            let durable = known_end.or((!last).then_some(capacity)).unwrap_or(durable);
+            let durable = known_end.unwrap_or(if last { durable } else { capacity });
             if offset < durable {
                 self.damage(Damage {
                     segment: one.segment.path.clone(),
@@ -136,7 +136,7 @@ impl Scan {
                     groups: bad.groups,
                     detail: bad.detail,
                 });
-                offset = resume.unwrap_or(known_end.unwrap_or(capacity));
+                offset = resume.or(known_end).unwrap_or(capacity);
                 continue;
             }
             torn_end = offset + used as u64;
@@ -195,10 +195,11 @@ impl Scan {
             Stored::Group(key, _) | Stored::Carry(key, _) => *key,
         };
         let begins = matches!(stored, Stored::Group(_, Record::Created | Record::Removed));
-        if !begins && !self.index.contains(key) {
-            if let Some(damage) = &self.everyone {
-                self.index.damage(key, damage);
-            }
+        if !begins
+            && !self.index.contains(key)
+            && let Some(damage) = &self.everyone
+        {
+            self.index.damage(key, damage);
         }
         if begins || !self.index.is_damaged(key) {
             let whole = match stored {

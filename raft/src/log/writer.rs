@@ -6,6 +6,7 @@
 //! Not here: what is in memory (`index`), reading (`scan`).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use core_types::{Disk, DiskErrorKind, Entropy, OpenMode, limits};
 
@@ -13,7 +14,6 @@ use super::record::{Context, Marker, SEGMENT_HEADER_BYTES, Salt, SegmentHeader, 
 use super::scan::{Scan, Tail};
 use super::written::Written;
 use super::{Done, GroupKey, Inner, Item, LogConfig, LogError, LogPosition, Place, Record, Segment, Segments, Shared};
-use std::sync::Arc;
 
 pub(crate) struct Writer {
     salt: Salt,
@@ -181,16 +181,15 @@ impl Writer {
         let directory = &config.directory;
         let temporary = format!("{directory}/next.tmp");
         let path = format!("{directory}/{:016x}.seg", header.first_seq);
-        let file = match prepare(disk, &temporary, &header, capacity) {
-            Ok(file) => file,
-            Err(error) => {
-                // It is of no use, and in the way of others on a full disk; the next try removes it if this fails.
-                let _removed = disk.remove(&temporary);
-                return Err(error);
-            }
-        };
+        if let Err(error) = prepare(disk, &temporary, &header, capacity) {
+            // It is of no use, and in the way of others on a full disk; the next try removes it if this fails.
+            let _removed = disk.remove(&temporary);
+            return Err(error);
+        }
         disk.rename(&temporary, &path).map_err(LogError::of_write)?;
         disk.sync_dir(directory).map_err(LogError::SyncFailed)?;
+        // Once more, so that the file knows its name in errors.
+        let file = disk.open(&path, OpenMode::Write).map_err(LogError::SyncFailed)?;
         let segment = Segment { path, file };
         self.number = number;
         self.segment = Some(segment.clone());
@@ -229,12 +228,7 @@ fn make_durable(segment: &Segment, tail: Tail) -> Result<(), LogError> {
 
 /// Writes a whole segment with its header, durably but for its name. Zeros, not a hole: a later write then changes no block
 /// map, and `sync_data` has no journal to wait for.
-fn prepare(
-    disk: &dyn Disk,
-    path: &str,
-    header: &SegmentHeader,
-    capacity: u64,
-) -> Result<Arc<dyn core_types::File>, LogError> {
+fn prepare(disk: &dyn Disk, path: &str, header: &SegmentHeader, capacity: u64) -> Result<(), LogError> {
     match disk.remove(path) {
         Err(error) if error.kind != DiskErrorKind::NotFound => return Err(LogError::of_write(error)),
         _ => {}
@@ -249,8 +243,7 @@ fn prepare(
         offset += count;
     }
     file.write_at(0, &header.encode()).map_err(LogError::of_write)?;
-    file.sync_data().map_err(LogError::SyncFailed)?;
-    Ok(file)
+    file.sync_data().map_err(LogError::SyncFailed)
 }
 
 fn groups_of(batch: &[Stored]) -> BTreeSet<GroupKey> {
@@ -346,6 +339,16 @@ fn committed_items(shared: &mut Shared) -> Vec<Item> {
         .collect()
 }
 
+/// Whether the batch leads to less being needed. Such a one may use what each segment keeps in reserve, so that a full disk can
+/// be made emptier.
+fn frees(batch: &[Stored]) -> bool {
+    let frees = |stored: &Stored| match stored {
+        Stored::Group(_, record) => matches!(record, Record::Purge { .. } | Record::Removed | Record::Committed(_)),
+        Stored::Carry(..) | Stored::Boot { .. } | Stored::Oldest { .. } => true,
+    };
+    batch.iter().all(frees)
+}
+
 fn write_items(inner: &Inner, writer: &mut Writer, items: &mut [Item]) -> Result<(), LogError> {
     let batch: Vec<Stored> = items.iter().map(|item| item.stored.clone()).collect();
     let places = write_batch(inner, writer, &batch)?;
@@ -364,9 +367,15 @@ fn write_items(inner: &Inner, writer: &mut Writer, items: &mut [Item]) -> Result
 
 fn write_batch(inner: &Inner, writer: &mut Writer, batch: &[Stored]) -> Result<Vec<Place>, LogError> {
     let need = batch_length(batch);
-    if writer.end + need > writer.capacity {
-        let (number, segment) = writer.roll(&*inner.disk, &inner.config, need)?;
-        inner.lock().segments.insert(number, segment);
+    let reserve = inner.config.segment_bytes / RESERVE_SHARE;
+    if writer.end + need + reserve > writer.capacity {
+        match writer.roll(&*inner.disk, &inner.config, need + reserve) {
+            Ok((number, segment)) => {
+                inner.lock().segments.insert(number, segment);
+            }
+            Err(LogError::Full(_)) if frees(batch) && writer.end + need <= writer.capacity => {}
+            Err(error) => return Err(error),
+        }
     }
     let places = writer.write(batch, true)?;
     inner.lock().position = writer.position();
@@ -384,7 +393,8 @@ fn write_idle(inner: &Inner, writer: &mut Writer) -> Result<(), LogError> {
         .into_iter()
         .map(|item| item.stored)
         .collect();
-    if writer.end + batch_length(&batch) > writer.capacity {
+    let reserve = inner.config.segment_bytes / RESERVE_SHARE;
+    if writer.end + batch_length(&batch) + reserve > writer.capacity {
         return Ok(());
     }
     match writer.write(&batch, false) {
@@ -475,3 +485,6 @@ fn complete(items: impl IntoIterator<Item = Item>, result: &Result<(), LogError>
         done(result.clone());
     }
 }
+
+/// One part in so many of a segment is kept in reserve.
+const RESERVE_SHARE: u64 = 16;

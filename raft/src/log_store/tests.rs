@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::io::Cursor;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,7 +33,6 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
             meta: SnapshotMeta {
                 last_log_id,
                 last_membership,
-                ..SnapshotMeta::default()
             },
             snapshot: Cursor::default(),
         })
@@ -191,11 +191,12 @@ async fn a_removed_group_is_empty_when_it_comes_again() {
     let log = open(Arc::new(FaultyDisk::new()), Arc::new(InlinePool));
     let mut store = LogStore::open(log.clone(), key(1)).await.unwrap();
     store.blocking_append([entry(1, 0, 1)]).await.unwrap();
-    LogStore::remove(log.clone(), key(1)).await.unwrap();
+    log.write(key(1), vec![Record::Removed]).await.unwrap();
     assert!(
         store.blocking_append([entry(1, 1, 1)]).await.is_err(),
         "an old handle writes nothing"
     );
-    let mut store = LogStore::recreate(log, key(1)).await.unwrap();
+    log.write(key(1), vec![Record::Created]).await.unwrap();
+    let mut store = LogStore::open(log, key(1)).await.unwrap();
     assert_eq!(store.get_log_state().await.unwrap().last_log_id, None);
 }

@@ -1,0 +1,236 @@
+//! Bits that flip at rest: below the watermark they are named, above it they are a torn tail.
+
+use platform::{FaultyDisk, SeededEntropy};
+
+use super::super::record::SEGMENT_HEADER_BYTES;
+use super::super::*;
+use super::{append, indexes, key, model, newest, open, submit, try_open};
+
+/// A log of some segments: groups 1, 2 and 3 in turn.
+fn filled(disk: &FaultyDisk, entries: u64) -> SharedLog {
+    let log = open(disk);
+    for group in 1..=3 {
+        submit(
+            &log,
+            key(group),
+            vec![Record::Created, Record::Vote(Bytes::from_static(b"v"))],
+        )
+        .unwrap();
+    }
+    for index in 0..entries {
+        for group in 1..=3 {
+            submit(&log, key(group), vec![append(1, index, &[5; 80])]).unwrap();
+        }
+    }
+    log
+}
+
+fn place_of(log: &SharedLog, key: GroupKey, index: u64) -> (String, u64) {
+    let shared = log.inner.lock();
+    let place = shared.index.place(key, index).unwrap();
+    (shared.segments[&place.segment].path.clone(), place.offset)
+}
+
+#[test]
+fn a_flipped_bit_below_the_watermark_is_named_with_its_segment_offset_and_group() {
+    let disk = FaultyDisk::new();
+    let log = filled(&disk, 60);
+    let (segment, offset) = place_of(&log, key(2), 20);
+    drop(log);
+    disk.flip_bit(&segment, offset + 50, 3);
+    let log = open(&disk);
+    let damages = log.damages();
+    assert_eq!(damages.len(), 1);
+    assert_eq!(
+        (&damages[0].segment, damages[0].offset, &damages[0].groups),
+        (&segment, offset, &Some(vec![key(2)]))
+    );
+    assert!(log.state(key(2)).unwrap().damage.is_some());
+    assert!(matches!(
+        submit(&log, key(2), vec![Record::Vote(Bytes::new())]),
+        Err(LogError::Corrupt(_))
+    ));
+    assert!(matches!(log.read(key(2), 0..1, 1), Err(LogError::Corrupt(_))));
+    // The others are whole and work.
+    for group in [1, 3] {
+        assert_eq!(indexes(&log, key(group)).len(), 60);
+        submit(&log, key(group), vec![append(1, 60, b"x")]).unwrap();
+    }
+    // The next start finds it again, until the group is created anew.
+    drop(log);
+    let log = open(&disk);
+    assert_eq!(log.damages().len(), 1);
+    submit(&log, key(2), vec![Record::Created, append(7, 100, b"repaired")]).unwrap();
+    assert!(log.damages().is_empty());
+    drop(log);
+    let log = open(&disk);
+    assert!(log.damages().is_empty());
+    assert_eq!(indexes(&log, key(2)), [100]);
+    assert_eq!(indexes(&log, key(1)).len(), 61);
+}
+
+#[test]
+fn a_damaged_marker_below_the_watermark_concerns_every_group() {
+    let disk = FaultyDisk::new();
+    let log = filled(&disk, 30);
+    let (segment, offset) = place_of(&log, key(2), 20);
+    drop(log);
+    disk.flip_bit(&segment, offset - 10, 3);
+    let log = open(&disk);
+    assert_eq!(log.damages()[0].groups, None);
+    for group in 1..=3 {
+        assert!(log.state(key(group)).unwrap().damage.is_some());
+    }
+    // A group that begins after it is not concerned.
+    submit(&log, key(4), vec![Record::Created, append(1, 0, b"x")]).unwrap();
+    drop(log);
+    assert_eq!(indexes(&open(&disk), key(4)), [0]);
+}
+
+#[test]
+fn the_last_batch_before_a_pause_is_below_the_watermark() {
+    let disk = FaultyDisk::new();
+    let log = filled(&disk, 2);
+    let (segment, offset) = place_of(&log, key(3), 1);
+    drop(log);
+    disk.flip_bit(&segment, offset + 45, 0);
+    // The marker that says so was written but not synced, and came through.
+    assert_eq!(open(&disk).damages()[0].groups, Some(vec![key(3)]));
+}
+
+#[test]
+fn a_flipped_bit_above_the_watermark_is_a_torn_tail() {
+    let disk = FaultyDisk::new();
+    let log = filled(&disk, 2);
+    let (segment, offset) = place_of(&log, key(3), 1);
+    drop(log);
+    // The marker that followed the last batch is lost.
+    disk.crash_strictly();
+    disk.flip_bit(&segment, offset + 45, 0);
+    let log = open(&disk);
+    assert!(log.damages().is_empty());
+    assert_eq!(indexes(&log, key(3)), [0]);
+    assert_eq!(indexes(&log, key(2)), [0, 1]);
+    submit(&log, key(3), vec![append(2, 1, b"again")]).unwrap();
+    drop(log);
+    assert_eq!(indexes(&open(&disk), key(3)), [0, 1]);
+}
+
+#[test]
+fn any_flipped_bit_is_noticed_harmless_or_in_the_last_batch() {
+    let disk = FaultyDisk::new();
+    let log = filled(&disk, 40);
+    let whole = model::read(&log);
+    drop(log);
+    disk.crash_strictly();
+    let last = newest(&disk);
+    for seed in 0..1500 {
+        let entropy: &dyn Entropy = &SeededEntropy::new(seed);
+        let paths = disk.paths();
+        let path = &paths[usize::try_from(entropy.below(paths.len() as u64)).unwrap()];
+        let (offset, bit) = (entropy.below(super::SEGMENT), u8::try_from(entropy.below(8)).unwrap());
+        // A copy of the disk, since opening writes.
+        let copy = copy_of(&disk);
+        copy.flip_bit(path, offset, bit);
+        let context = format!("{path} {offset} {bit}");
+        match try_open(&copy) {
+            Ok(log) => {
+                let found = model::read(&log);
+                let damaged = !log.damages().is_empty();
+                for (key, group) in &whole {
+                    let same = found.get(key) == Some(group);
+                    let concerned = log.state(*key).is_some_and(|state| state.damage.is_some());
+                    let torn = *path == last
+                        && found
+                            .get(key)
+                            .is_some_and(|found| found.entries.len() + 1 == group.entries.len());
+                    assert!(same || concerned || (torn && !damaged), "{context} {key}");
+                }
+            }
+            Err(LogError::Corrupt(_)) => assert!(offset < SEGMENT_HEADER_BYTES as u64, "{context}"),
+            Err(error) => panic!("{context}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn zeros_below_the_watermark_do_not_end_the_log() {
+    let disk = FaultyDisk::new();
+    let log = filled(&disk, 10);
+    let (segment, offset) = place_of(&log, key(2), 5);
+    drop(log);
+    let file = disk.open(&segment, core_types::OpenMode::Write).unwrap();
+    file.write_at(offset & !511, &[0; 512]).unwrap();
+    let log = open(&disk);
+    assert_eq!(log.damages()[0].segment, segment);
+}
+
+#[test]
+fn a_missing_segment_concerns_every_group() {
+    for which in [0, 1] {
+        let disk = FaultyDisk::new();
+        drop(filled(&disk, 60));
+        let paths = disk.paths();
+        assert!(paths.len() > 3);
+        disk.remove(&paths[which]).unwrap();
+        let log = open(&disk);
+        for group in 1..=3 {
+            assert!(log.state(key(group)).unwrap().damage.is_some(), "{which}");
+        }
+    }
+}
+
+#[test]
+fn damage_that_comes_while_the_node_runs_is_found_when_it_is_read() {
+    let disk = FaultyDisk::new();
+    let log = filled(&disk, 60);
+    let (segment, offset) = place_of(&log, key(2), 20);
+    disk.flip_bit(&segment, offset + 50, 3);
+    let Err(LogError::Corrupt(damage)) = log.read(key(2), 0..60, usize::MAX) else {
+        panic!("read damaged bytes");
+    };
+    assert_eq!((&damage.segment, damage.offset), (&segment, offset));
+}
+
+#[test]
+fn an_entry_that_looks_like_a_marker_is_not_one() {
+    let disk = FaultyDisk::new();
+    let log = open(&disk);
+    // What an attacker can know: everything but the salt.
+    let salt = [0; 16];
+    let mut forged = Vec::new();
+    for segment in 1..3 {
+        let marker = record::Marker {
+            seq: 1 << 40,
+            durable: 1 << 40,
+            bytes: 0,
+            groups: Some(Vec::new()),
+        };
+        let context = Context { salt: &salt, segment };
+        marker.encode(&mut forged, context, 1000);
+    }
+    submit(&log, key(1), vec![Record::Created]).unwrap();
+    submit(&log, key(1), vec![append(1, 0, &forged)]).unwrap();
+    let (segment, offset) = place_of(&log, key(1), 0);
+    drop(log);
+    disk.crash_strictly();
+    disk.flip_bit(&segment, offset, 0);
+    let log = open(&disk);
+    assert!(log.damages().is_empty(), "a torn tail, whatever is in it");
+    assert!(indexes(&log, key(1)).is_empty());
+}
+
+fn copy_of(disk: &FaultyDisk) -> FaultyDisk {
+    let copy = FaultyDisk::new();
+    copy.create_dir_all("log").unwrap();
+    for path in disk.paths() {
+        let source = disk.open(&path, core_types::OpenMode::Read).unwrap();
+        let mut bytes = vec![0; usize::try_from(source.len().unwrap()).unwrap()];
+        source.read_exact_at(0, &mut bytes).unwrap();
+        let target = copy.open(&path, core_types::OpenMode::CreateNew).unwrap();
+        target.write_at(0, &bytes).unwrap();
+        target.sync_data().unwrap();
+    }
+    copy.sync_dir("log").unwrap();
+    copy
+}
