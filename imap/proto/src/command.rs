@@ -223,8 +223,15 @@ pub enum SpecialUse {
 
 impl SpecialUse {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::All, Self::Archive, Self::Drafts, Self::Flagged, Self::Junk, Self::Sent, Self::Trash];
+    pub const ALL: [Self; 7] = [
+        Self::All,
+        Self::Archive,
+        Self::Drafts,
+        Self::Flagged,
+        Self::Junk,
+        Self::Sent,
+        Self::Trash,
+    ];
 
     /// As on the wire, with the backslash.
     #[must_use]
@@ -297,7 +304,13 @@ pub enum StatusItem {
 
 impl StatusItem {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Messages, Self::Recent, Self::UidNext, Self::UidValidity, Self::Unseen];
+    pub const ALL: [Self; 5] = [
+        Self::Messages,
+        Self::Recent,
+        Self::UidNext,
+        Self::UidValidity,
+        Self::Unseen,
+    ];
 
     /// As on the wire.
     #[must_use]
@@ -361,7 +374,10 @@ impl FetchItem {
     /// Whether fetching it sets `\Seen` (RFC 3501 6.4.5).
     #[must_use]
     pub fn sets_seen(&self) -> bool {
-        matches!(self, Self::Rfc822 | Self::Rfc822Text | Self::BodySection { peek: false, .. })
+        matches!(
+            self,
+            Self::Rfc822 | Self::Rfc822Text | Self::BodySection { peek: false, .. }
+        )
     }
 }
 

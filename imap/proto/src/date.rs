@@ -58,11 +58,19 @@ impl Date {
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let shifted_month = (5 * day_of_year + 2) / 153;
         let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+        let month = if shifted_month < 10 {
+            shifted_month + 3
+        } else {
+            shifted_month - 9
+        };
         let year = year_of_era + era * 400 + i64::from(month <= 2);
         // Cut to the years that the wire form can write.
         let year = u16::try_from(year.clamp(1, 9999)).unwrap_or(9999);
-        Self { year, month: u8::try_from(month).unwrap_or(1), day: u8::try_from(day).unwrap_or(1) }
+        Self {
+            year,
+            month: u8::try_from(month).unwrap_or(1),
+            day: u8::try_from(day).unwrap_or(1),
+        }
     }
 }
 
@@ -72,7 +80,11 @@ impl DateTime {
     pub fn new(date: Date, hour: u8, minute: u8, second: u8, zone_minutes: i16) -> Option<Self> {
         let valid = hour < 24 && minute < 60 && second <= 60 && zone_minutes.unsigned_abs() < 24 * 60;
         let second_of_day = u32::from(hour) * 3600 + u32::from(minute) * 60 + u32::from(second);
-        valid.then_some(Self { date, second_of_day, zone_minutes })
+        valid.then_some(Self {
+            date,
+            second_of_day,
+            zone_minutes,
+        })
     }
 
     /// Seconds since 1970-01-01 00:00 UTC; negative before.
@@ -85,7 +97,9 @@ impl DateTime {
 
 /// A month by its English name of three letters, in any case: 1 to 12.
 pub(crate) fn month_of(name: &[u8]) -> Option<u8> {
-    let at = MONTHS.iter().position(|month| month.as_bytes().eq_ignore_ascii_case(name))?;
+    let at = MONTHS
+        .iter()
+        .position(|month| month.as_bytes().eq_ignore_ascii_case(name))?;
     u8::try_from(at + 1).ok()
 }
 
@@ -96,11 +110,16 @@ pub fn format_internal_date(unix_seconds: i64) -> String {
     let second = unix_seconds.rem_euclid(SECONDS_PER_DAY);
     let month = MONTHS.get(usize::from(date.month) - 1).copied().unwrap_or("Jan");
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{:>2}-{month}-{:04} {hour:02}:{minute:02}:{second:02} +0000", date.day, date.year)
+    format!(
+        "{:>2}-{month}-{:04} {hour:02}:{minute:02}:{second:02} +0000",
+        date.day, date.year
+    )
 }
 
 const SECONDS_PER_DAY: i64 = 24 * 3600;
-const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
 
 fn days_in_month(year: u16, month: u8) -> Option<u8> {
     let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
@@ -129,7 +148,14 @@ mod tests {
 
     #[test]
     fn days_that_do_not_exist_are_refused() {
-        for (year, month, day) in [(2026, 2, 29), (2026, 2, 99), (0, 1, 1), (2026, 0, 1), (2026, 13, 1), (1900, 2, 29)] {
+        for (year, month, day) in [
+            (2026, 2, 29),
+            (2026, 2, 99),
+            (0, 1, 1),
+            (2026, 0, 1),
+            (2026, 13, 1),
+            (1900, 2, 29),
+        ] {
             assert_eq!(Date::new(year, month, day), None);
         }
         assert!(Date::new(2000, 2, 29).is_some() && Date::new(2024, 2, 29).is_some());

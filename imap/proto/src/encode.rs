@@ -10,6 +10,7 @@ mod structure;
 #[cfg(test)]
 mod tests;
 
+use core_types::limits::IMAP_QUOTED_BYTES_MAX;
 use core_types::{Flags, MailboxName};
 
 pub use code::Code;
@@ -202,7 +203,6 @@ impl<'a> Encoder<'a> {
     }
 
     /// Starts a FETCH response.
-    #[must_use]
     pub fn fetch(self, sequence_number: u32) -> FetchEncoder<'a> {
         FetchEncoder::begin(self.out, sequence_number)
     }
@@ -257,7 +257,10 @@ impl<'a> Encoder<'a> {
 
     /// RFC 3501 `text`: TEXT-CHAR.
     fn text(&mut self, text: &str) {
-        self.out.extend(text.chars().map(|c| if (' '..='~').contains(&c) { c as u8 } else { b'?' }));
+        self.out.extend(
+            text.chars()
+                .map(|c| if (' '..='~').contains(&c) { c as u8 } else { b'?' }),
+        );
     }
 }
 
@@ -286,7 +289,7 @@ pub(crate) fn flag_list(out: &mut Vec<u8>, flags: &Flags, more: &[&str]) {
 /// `?` (such text comes from broken headers only, bodies do not pass here).
 pub(crate) fn string(out: &mut Vec<u8>, text: &[u8]) {
     let quotable = |&byte: &u8| byte.is_ascii() && !matches!(byte, 0 | b'\r' | b'\n');
-    if text.len() > QUOTED_BYTES_MAX || !text.iter().all(quotable) {
+    if text.len() > IMAP_QUOTED_BYTES_MAX || !text.iter().all(quotable) {
         out.extend_from_slice(format!("{{{}}}\r\n", text.len()).as_bytes());
         out.extend(text.iter().map(|&byte| if byte == 0 { b'?' } else { byte }));
         return;
@@ -308,6 +311,3 @@ pub(crate) fn nstring(out: &mut Vec<u8>, text: Option<&[u8]>) {
         None => out.extend_from_slice(b"NIL"),
     }
 }
-
-/// Octets of a quoted string; longer ones are literals. Reason: clients read lines into buffers of limited size.
-const QUOTED_BYTES_MAX: usize = 1000;

@@ -51,7 +51,10 @@ impl ListPattern {
                 _ => tokens.push(token),
             }
         }
-        Some(Self { tokens, reference_only: pattern.is_empty() })
+        Some(Self {
+            tokens,
+            reference_only: pattern.is_empty(),
+        })
     }
 
     /// Whether the pattern was the empty string: the client asks only for the separator (RFC 3501 6.3.8).
@@ -78,7 +81,11 @@ impl ListPattern {
     #[must_use]
     pub fn matches(&self, name: &MailboxName) -> bool {
         let name = name.as_str();
-        let inbox_length = if name == "INBOX" || name.starts_with("INBOX/") { 5 } else { 0 };
+        let inbox_length = if name == "INBOX" || name.starts_with("INBOX/") {
+            5
+        } else {
+            0
+        };
         // `places[i]`: tokens 0..i have matched what was read of the name.
         let mut places = vec![false; self.tokens.len() + 1];
         let mut next = places.clone();
@@ -136,7 +143,9 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &str, name: &str) -> bool {
-        ListPattern::parse(b"", pattern.as_bytes()).unwrap().matches(&MailboxName::parse(name).unwrap())
+        ListPattern::parse(b"", pattern.as_bytes())
+            .unwrap()
+            .matches(&MailboxName::parse(name).unwrap())
     }
 
     #[test]
@@ -156,9 +165,14 @@ mod tests {
     #[test]
     fn the_reference_stands_in_front() {
         let pattern = ListPattern::parse(b"a/", b"%").unwrap();
-        assert!(pattern.matches(&MailboxName::parse("a/b").unwrap()) && !pattern.matches(&MailboxName::parse("b").unwrap()));
+        assert!(
+            pattern.matches(&MailboxName::parse("a/b").unwrap()) && !pattern.matches(&MailboxName::parse("b").unwrap())
+        );
         assert!(ListPattern::parse(b"", b"").unwrap().is_separator_request());
-        assert_eq!(ListPattern::parse(b"a/", b"b").unwrap().as_name(), MailboxName::parse("a/b").ok());
+        assert_eq!(
+            ListPattern::parse(b"a/", b"b").unwrap().as_name(),
+            MailboxName::parse("a/b").ok()
+        );
         assert_eq!(ListPattern::parse(b"", b"b%").unwrap().as_name(), None);
     }
 
@@ -179,7 +193,9 @@ mod tests {
             (None, rest) => rest.is_none(),
             (Some((&wildcard @ ('*' | '%'), after)), _) => {
                 naive(after, name)
-                    || name.split_first().is_some_and(|(&c, rest)| (wildcard == '*' || c != '/') && naive(pattern, rest))
+                    || name
+                        .split_first()
+                        .is_some_and(|(&c, rest)| (wildcard == '*' || c != '/') && naive(pattern, rest))
             }
             (Some((p, after)), Some((c, rest))) => p == c && naive(after, rest),
             (Some(_), None) => false,

@@ -119,7 +119,10 @@ mod tests {
 
     #[test]
     fn the_examples_of_rfc_3501_decode() {
-        assert_eq!(decode_utf7(b"~peter/mail/&U,BTFw-/&ZeVnLIqe-").unwrap(), "~peter/mail/\u{53f0}\u{5317}/\u{65e5}\u{672c}\u{8a9e}");
+        assert_eq!(
+            decode_utf7(b"~peter/mail/&U,BTFw-/&ZeVnLIqe-").unwrap(),
+            "~peter/mail/\u{53f0}\u{5317}/\u{65e5}\u{672c}\u{8a9e}"
+        );
         assert_eq!(decode_utf7(b"R&-D").unwrap(), "R&D");
         assert_eq!(encode_utf7("Entw\u{fc}rfe"), "Entw&APw-rfe");
         assert_eq!(encode_utf7("\u{1F600}"), "&2D3eAA-");
@@ -128,7 +131,17 @@ mod tests {
     #[test]
     fn what_is_not_canonical_is_refused() {
         let wrong: [&[u8]; 11] = [
-            b"R&D", b"&", b"&AGE-", b"&U,BTFw-&ZeVnLIqe-", b"&2D0-", b"&APx-", b"&A-", b"&AP-", b"&AP=-", b"caf\xc3\xa9", b"a\x7f",
+            b"R&D",
+            b"&",
+            b"&AGE-",
+            b"&U,BTFw-&ZeVnLIqe-",
+            b"&2D0-",
+            b"&APx-",
+            b"&A-",
+            b"&AP-",
+            b"&AP=-",
+            b"caf\xc3\xa9",
+            b"a\x7f",
         ];
         for name in wrong {
             assert_eq!(decode_utf7(name), None, "{}", name.escape_ascii());

@@ -15,7 +15,9 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use core_types::limits::{IMAP_TAG_BYTES_MAX, SASL_BYTES_MAX};
+use core_types::limits::{
+    IMAP_ID_FIELD_BYTES_MAX, IMAP_ID_PAIRS_MAX, IMAP_ID_VALUE_BYTES_MAX, IMAP_TAG_BYTES_MAX, SASL_BYTES_MAX,
+};
 
 use crate::command::{Command, CommandBody, Secret, Tag};
 use crate::encode::{Code, Status};
@@ -27,7 +29,11 @@ pub(crate) use mailbox::parse_append;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ParseError {
     /// The answer.
-    Refused { status: Status, code: Option<Code>, text: &'static str },
+    Refused {
+        status: Status,
+        code: Option<Code>,
+        text: &'static str,
+    },
     /// The input ends within a literal. Only the reader sees this, when it looks at an APPEND that has just begun.
     Incomplete,
 }
@@ -35,11 +41,19 @@ pub(crate) enum ParseError {
 pub(crate) type Parsed<T> = Result<T, ParseError>;
 
 pub(crate) fn bad<T>(text: &'static str) -> Parsed<T> {
-    Err(ParseError::Refused { status: Status::Bad, code: None, text })
+    Err(ParseError::Refused {
+        status: Status::Bad,
+        code: None,
+        text,
+    })
 }
 
 pub(crate) fn no<T>(code: Code, text: &'static str) -> Parsed<T> {
-    Err(ParseError::Refused { status: Status::No, code: Some(code), text })
+    Err(ParseError::Refused {
+        status: Status::No,
+        code: Some(code),
+        text,
+    })
 }
 
 /// The tag at the start of a line, if there is a valid one with a space behind it or nothing.
@@ -101,14 +115,20 @@ impl<'a> Parser<'a> {
                 self.space()?;
                 let username = self.astring()?.into_owned();
                 self.space()?;
-                CommandBody::Login { username, password: Secret(self.astring()?.into_owned()) }
+                CommandBody::Login {
+                    username,
+                    password: Secret(self.astring()?.into_owned()),
+                }
             }
             "SELECT" => CommandBody::Select(self.space_mailbox()?),
             "EXAMINE" => CommandBody::Examine(self.space_mailbox()?),
             "DELETE" => CommandBody::Delete(self.space_mailbox()?),
             "SUBSCRIBE" => CommandBody::Subscribe(self.space_mailbox()?),
             "UNSUBSCRIBE" => CommandBody::Unsubscribe(self.space_mailbox()?),
-            "RENAME" => CommandBody::Rename { from: self.space_mailbox()?, to: self.space_mailbox()? },
+            "RENAME" => CommandBody::Rename {
+                from: self.space_mailbox()?,
+                to: self.space_mailbox()?,
+            },
             "CREATE" => self.parse_create()?,
             "LIST" => self.parse_list()?,
             "LSUB" => self.parse_lsub()?,
@@ -158,20 +178,34 @@ impl<'a> Parser<'a> {
             return bad("A mechanism must be named");
         }
         if self.is_at_end() {
-            return Ok(CommandBody::Authenticate { mechanism, initial: None });
+            return Ok(CommandBody::Authenticate {
+                mechanism,
+                initial: None,
+            });
         }
         self.space()?;
         let encoded = self.take_while(|byte| byte.is_ascii_graphic());
-        let initial = if encoded == b"=" { Vec::new() } else { decode_sasl(encoded)? };
-        Ok(CommandBody::Authenticate { mechanism, initial: Some(Secret(initial)) })
+        let initial = if encoded == b"=" {
+            Vec::new()
+        } else {
+            decode_sasl(encoded)?
+        };
+        Ok(CommandBody::Authenticate {
+            mechanism,
+            initial: Some(Secret(initial)),
+        })
     }
 
-    /// RFC 2971 3.1 and 3.3: at most 30 pairs, 30 octets of a field, 1024 of a value.
+    /// RFC 2971 3.1, with the limits of 3.3
     fn parse_id(&mut self) -> Parsed<CommandBody> {
         self.space()?;
         let mut pairs = Vec::new();
         if !self.eat(b'(') {
-            return if self.word() == "NIL" { Ok(CommandBody::Id(pairs)) } else { bad("ID takes a list or NIL") };
+            return if self.word() == "NIL" {
+                Ok(CommandBody::Id(pairs))
+            } else {
+                bad("ID takes a list or NIL")
+            };
         }
         while !self.eat(b')') {
             if !pairs.is_empty() {
@@ -180,7 +214,12 @@ impl<'a> Parser<'a> {
             let field = self.string()?.into_owned();
             self.space()?;
             let value = self.nstring()?.map(Cow::into_owned);
-            if pairs.len() >= 30 || field.len() > 30 || value.as_ref().is_some_and(|value| value.len() > 1024) {
+            if pairs.len() >= IMAP_ID_PAIRS_MAX
+                || field.len() > IMAP_ID_FIELD_BYTES_MAX
+                || value
+                    .as_ref()
+                    .is_some_and(|value| value.len() > IMAP_ID_VALUE_BYTES_MAX)
+            {
                 return bad("ID is over the limits of RFC 2971");
             }
             pairs.push((field, value));
@@ -245,7 +284,11 @@ impl<'a> Parser<'a> {
     }
 
     pub(crate) fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'a [u8] {
-        let length = self.rest.iter().position(|&byte| !wanted(byte)).unwrap_or(self.rest.len());
+        let length = self
+            .rest
+            .iter()
+            .position(|&byte| !wanted(byte))
+            .unwrap_or(self.rest.len());
         let (taken, tail) = self.rest.split_at(length);
         self.rest = tail;
         taken
@@ -266,7 +309,10 @@ impl<'a> Parser<'a> {
     /// RFC 3501 `number`: 32 bits.
     pub(crate) fn number(&mut self) -> Parsed<u32> {
         let digits = self.take_while(|byte| byte.is_ascii_digit());
-        std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).map_or_else(|| bad("Invalid number"), Ok)
+        std::str::from_utf8(digits)
+            .ok()
+            .and_then(|digits| digits.parse().ok())
+            .map_or_else(|| bad("Invalid number"), Ok)
     }
 
     /// RFC 3501 `atom`.
@@ -290,7 +336,11 @@ impl<'a> Parser<'a> {
             return self.string();
         }
         let atom = self.take_while(is_char);
-        if atom.is_empty() { bad("Missing or malformed argument") } else { Ok(Cow::Borrowed(atom)) }
+        if atom.is_empty() {
+            bad("Missing or malformed argument")
+        } else {
+            Ok(Cow::Borrowed(atom))
+        }
     }
 
     /// RFC 3501 `nstring`.
@@ -342,7 +392,9 @@ impl<'a> Parser<'a> {
             return bad("Invalid literal");
         }
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let Some(octets) = self.take(length) else { return Err(ParseError::Incomplete) };
+        let Some(octets) = self.take(length) else {
+            return Err(ParseError::Incomplete);
+        };
         if octets.contains(&0) {
             return bad("NUL in a literal");
         }

@@ -9,68 +9,21 @@
 //! A literal is announced by `{n}` at the very end of a line, outside of a quoted string. Client and server thus agree
 //! on where a command ends even if its middle makes no sense.
 
+mod event;
 mod literal;
 #[cfg(test)]
 mod tests;
 
 use core_types::limits::{
     IMAP_LINE_BYTES_MAX, IMAP_LITERAL_BYTES_MAX, IMAP_LITERAL_MINUS_BYTES_MAX, IMAP_LITERALS_BYTES_MAX,
-    IMAP_LITERALS_MAX, IMAP_PREAUTH_BYTES_MAX, MESSAGE_BYTES_MAX, SASL_BYTES_MAX,
+    IMAP_LITERALS_MAX, IMAP_PREAUTH_BYTES_MAX, IMAP_TAG_BYTES_MAX, MESSAGE_BYTES_MAX, SASL_BYTES_MAX,
 };
 
-use crate::command::{Append, Command, Secret, Tag};
+use crate::command::{Append, Secret, Tag};
 use crate::encode::{Code, Status};
 use crate::parse::{ParseError, command_word, decode_sasl, parse_append, parse_command, tag_of};
+pub use event::{Event, Fatal, Refusal};
 use literal::{Header, QuoteScan, is_http};
-
-/// What the client's octets amount to.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// A whole command.
-    Command(Command),
-    /// Send a continuation request: the client waits before it sends a literal.
-    Continue,
-    /// Answer this; the command is over. During an APPEND: drop what was received. During IDLE or AUTHENTICATE: that is
-    /// over, too.
-    Refused(Refusal),
-    /// An APPEND up to its message. Call [`CommandReader::accept_append`] (and send a continuation if
-    /// [`Append::sync`]) or [`CommandReader::refuse_append`].
-    AppendStart(Append),
-    /// The next octets of the message, straight from the input; never empty.
-    AppendData(&'a [u8]),
-    /// The message is whole: as many octets as were announced, none of them NUL, and the command ended behind them.
-    AppendEnd,
-    /// The client's next SASL message, after [`CommandReader::begin_authenticate`].
-    AuthenticateResponse(Secret),
-    /// DONE, after [`CommandReader::begin_idle`].
-    IdleDone,
-    /// Say this and close the connection. No event follows.
-    Fatal(Fatal),
-}
-
-/// Why a command is not carried out; [`crate::Encoder::refusal`] writes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The command's tag; `None` when it had none that may be echoed.
-    pub tag: Option<Tag>,
-    /// [`Status::No`] or [`Status::Bad`]
-    pub status: Status,
-    /// The response code.
-    pub code: Option<Code>,
-    /// For a person.
-    pub text: &'static str,
-}
-
-/// Why the connection must be closed; [`crate::Encoder::fatal`] writes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fatal {
-    /// [`Status::Bye`], or [`Status::Bad`] where the RFC asks for that.
-    pub status: Status,
-    /// The response code.
-    pub code: Option<Code>,
-    /// For a person.
-    pub text: &'static str,
-}
 
 /// Reads one connection's commands. After STARTTLS a new one is needed, so that nothing from before is kept.
 #[derive(Debug)]
@@ -105,12 +58,30 @@ enum Mode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Line,
-    Literal { left: u64 },
-    AppendData { append: Tag, accepted: bool, sync: bool, left: u64, nul: bool },
-    AppendTail { append: Tag, cr: bool, nul: bool },
+    Literal {
+        left: u64,
+    },
+    AppendData {
+        append: Tag,
+        accepted: bool,
+        sync: bool,
+        left: u64,
+        nul: bool,
+    },
+    AppendTail {
+        append: Tag,
+        cr: bool,
+        nul: bool,
+    },
     /// The command is refused, its rest is read past. `tail`: the last octets of the line.
-    SkipLine { refusal: Refusal, tail: Vec<u8> },
-    SkipLiteral { refusal: Refusal, left: u64 },
+    SkipLine {
+        refusal: Refusal,
+        tail: Vec<u8>,
+    },
+    SkipLiteral {
+        refusal: Refusal,
+        left: u64,
+    },
     Refuse(Refusal),
     Closed,
 }
@@ -167,14 +138,21 @@ impl CommandReader {
     /// skipped if it sends them in any case, then [`Event::Refused`] comes with this refusal.
     pub fn refuse_append(&mut self, refusal: Refusal) {
         match self.state {
-            State::AppendData { accepted: false, sync: true, .. } => self.state = State::Refuse(refusal),
+            State::AppendData {
+                accepted: false,
+                sync: true,
+                ..
+            } => self.state = State::Refuse(refusal),
             State::AppendData { left, .. } => {
                 self.skip_left = self.skip_bytes_max();
                 self.state = State::SkipLiteral { refusal, left };
             }
             State::AppendTail { .. } => {
                 self.skip_left = self.skip_bytes_max();
-                self.state = State::SkipLine { refusal, tail: Vec::new() };
+                self.state = State::SkipLine {
+                    refusal,
+                    tail: Vec::new(),
+                };
             }
             _ => {}
         }
@@ -205,8 +183,14 @@ impl CommandReader {
                     let refusal = refusal.clone();
                     Some(self.refuse(refusal))
                 }
-                State::AppendData { left: 0, append, nul, .. } => {
-                    self.state = State::AppendTail { append: append.clone(), cr: false, nul: *nul };
+                State::AppendData {
+                    left: 0, append, nul, ..
+                } => {
+                    self.state = State::AppendTail {
+                        append: append.clone(),
+                        cr: false,
+                        nul: *nul,
+                    };
                     None
                 }
                 State::Literal { left: 0 } => {
@@ -215,7 +199,10 @@ impl CommandReader {
                     None
                 }
                 State::SkipLiteral { left: 0, refusal } => {
-                    self.state = State::SkipLine { refusal: refusal.clone(), tail: Vec::new() };
+                    self.state = State::SkipLine {
+                        refusal: refusal.clone(),
+                        tail: Vec::new(),
+                    };
                     None
                 }
                 _ if input.is_empty() => return None,
@@ -225,7 +212,9 @@ impl CommandReader {
                     self.command.extend_from_slice(chunk);
                     None
                 }
-                State::AppendData { left, nul, accepted, .. } => {
+                State::AppendData {
+                    left, nul, accepted, ..
+                } => {
                     let chunk = take(input, left);
                     *accepted = true;
                     *nul |= chunk.contains(&0);
@@ -255,7 +244,10 @@ impl CommandReader {
         let over = self.text_count + chunk.len() > self.line_bytes_max() + 1
             || (!self.logged_in && self.command.len() + chunk.len() > IMAP_PREAUTH_BYTES_MAX + 1);
         if over {
-            let refusal = self.refusal(Status::Bad, Some(Code::TooBig), "Command line over the limit");
+            let mut refusal = self.refusal(Status::Bad, Some(Code::TooBig), "Command line over the limit");
+            if self.mode == Mode::Command {
+                refusal.tag = tag_of(&[head(&self.command), head(chunk)].concat());
+            }
             let mut tail = self.segment().to_vec();
             keep_tail(&mut tail);
             self.skip_left = self.skip_bytes_max();
@@ -280,7 +272,10 @@ impl CommandReader {
                 Mode::Command => tag_of(&self.command),
                 Mode::Authenticate(tag) | Mode::Idle(tag) => Some(tag.clone()),
             };
-            let refusal = Refusal { tag, ..self.refusal(Status::Bad, None, "Lines end with CRLF") };
+            let refusal = Refusal {
+                tag,
+                ..self.refusal(Status::Bad, None, "Lines end with CRLF")
+            };
             return Some(self.refuse(refusal));
         }
         self.text_count = self.text_count.saturating_sub(1);
@@ -288,7 +283,12 @@ impl CommandReader {
             Mode::Command => {}
             Mode::Authenticate(_) => return Some(self.handle_authenticate_line()),
             Mode::Idle(tag) => {
-                let refusal = Refusal { tag: Some(tag.clone()), status: Status::Bad, code: None, text: "Expected DONE" };
+                let refusal = Refusal {
+                    tag: Some(tag.clone()),
+                    status: Status::Bad,
+                    code: None,
+                    text: "Expected DONE",
+                };
                 if !self.command.eq_ignore_ascii_case(b"DONE") {
                     return Some(self.refuse(refusal));
                 }
@@ -334,7 +334,11 @@ impl CommandReader {
     fn handle_literal<'a>(&mut self, header: Header) -> Option<Event<'a>> {
         // RFC 7888 5: a larger one breaks the protocol, and where its octets end is not for us to guess.
         if !header.sync && self.literal_minus && header.length > IMAP_LITERAL_MINUS_BYTES_MAX {
-            return Some(self.fatal(Status::Bad, Some(Code::TooBig), "Non-synchronizing literal over 4096 octets"));
+            return Some(self.fatal(
+                Status::Bad,
+                Some(Code::TooBig),
+                "Non-synchronizing literal over 4096 octets",
+            ));
         }
         self.command.extend_from_slice(b"\r\n");
         if command_word(&self.command).eq_ignore_ascii_case(b"APPEND") {
@@ -353,7 +357,9 @@ impl CommandReader {
         }
         self.literal_count += 1;
         self.literal_bytes = self.literal_bytes.saturating_add(header.length);
-        let held = u64::try_from(self.command.len()).unwrap_or(u64::MAX).saturating_add(header.length);
+        let held = u64::try_from(self.command.len())
+            .unwrap_or(u64::MAX)
+            .saturating_add(header.length);
         let preauth_bytes_max = u64::try_from(IMAP_PREAUTH_BYTES_MAX).unwrap_or(u64::MAX);
         if header.length > IMAP_LITERAL_BYTES_MAX
             || self.literal_bytes > IMAP_LITERALS_BYTES_MAX
@@ -392,7 +398,9 @@ impl CommandReader {
 
     /// CRLF behind an APPEND's message. Anything else would be a second message (RFC 3502), which is not offered.
     fn read_append_tail<'a>(&mut self, input: &mut &[u8]) -> Option<Event<'a>> {
-        let State::AppendTail { append, cr, nul } = &mut self.state else { return None };
+        let State::AppendTail { append, cr, nul } = &mut self.state else {
+            return None;
+        };
         let (next, rest) = input.split_first()?;
         match (*cr, next) {
             (false, b'\r') => {
@@ -424,7 +432,10 @@ impl CommandReader {
                     text: "Unexpected text after the message",
                 };
                 self.skip_left = self.skip_bytes_max();
-                self.state = State::SkipLine { refusal, tail: Vec::new() };
+                self.state = State::SkipLine {
+                    refusal,
+                    tail: Vec::new(),
+                };
                 None
             }
         }
@@ -443,7 +454,9 @@ impl CommandReader {
             return Some(self.fatal(Status::Bye, Some(Code::TooBig), "Command line over the limit"));
         };
         self.skip_left = skip_left;
-        let State::SkipLine { refusal, tail } = &mut self.state else { return None };
+        let State::SkipLine { refusal, tail } = &mut self.state else {
+            return None;
+        };
         let kept = chunk.len().saturating_sub(TAIL_BYTES);
         tail.extend_from_slice(chunk.get(kept..).unwrap_or(&[]));
         keep_tail(tail);
@@ -474,7 +487,10 @@ impl CommandReader {
         self.skip_left = skip_left;
         self.command = Vec::new();
         self.quotes = QuoteScan::default();
-        self.state = State::SkipLiteral { refusal, left: header.length };
+        self.state = State::SkipLiteral {
+            refusal,
+            left: header.length,
+        };
         None
     }
 
@@ -515,7 +531,12 @@ impl CommandReader {
             Mode::Command => tag_of(&self.command),
             Mode::Authenticate(tag) | Mode::Idle(tag) => Some(tag.clone()),
         };
-        Refusal { tag, status, code, text }
+        Refusal {
+            tag,
+            status,
+            code,
+            text,
+        }
     }
 
     fn refusal_of(&self, error: ParseError) -> Refusal {
@@ -560,6 +581,11 @@ fn take<'a>(input: &mut &'a [u8], left: &mut u64) -> &'a [u8] {
     *input = rest;
     *left = left.saturating_sub(u64::try_from(length).unwrap_or(u64::MAX));
     chunk
+}
+
+/// As much of a line's start as may hold a tag and what ends it.
+fn head(line: &[u8]) -> &[u8] {
+    line.get(..=IMAP_TAG_BYTES_MAX).unwrap_or(line)
 }
 
 fn keep_tail(tail: &mut Vec<u8>) {

@@ -27,8 +27,16 @@ impl SequenceSet {
     /// A set of these numbers; 0 is left out.
     #[must_use]
     pub fn from_numbers(numbers: impl IntoIterator<Item = u32>) -> Self {
-        let ranges = numbers.into_iter().filter(|&number| number > 0).map(|number| (number, number)).collect();
-        Self { ranges: normalise(ranges), open: None, star: false }
+        let ranges = numbers
+            .into_iter()
+            .filter(|&number| number > 0)
+            .map(|number| (number, number))
+            .collect();
+        Self {
+            ranges: normalise(ranges),
+            open: None,
+            star: false,
+        }
     }
 
     /// Whether `*` is in it.
@@ -60,7 +68,10 @@ impl SequenceSet {
                 ranges.push((largest, largest));
             }
         }
-        normalise(ranges).into_iter().map(|(first, last)| first..=last).collect()
+        normalise(ranges)
+            .into_iter()
+            .map(|(first, last)| first..=last)
+            .collect()
     }
 
     pub(crate) fn builder() -> SequenceSetBuilder {
@@ -120,7 +131,12 @@ mod tests {
 
     #[test]
     fn ranges_are_sorted_and_merged() {
-        let set = build(&[(Some(9), Some(7)), (Some(1), Some(1)), (Some(2), Some(3)), (Some(8), Some(12))]);
+        let set = build(&[
+            (Some(9), Some(7)),
+            (Some(1), Some(1)),
+            (Some(2), Some(3)),
+            (Some(8), Some(12)),
+        ]);
         assert_eq!(set.resolve(None), vec![1..=3, 7..=12]);
         assert_eq!(set.largest_number(), Some(12));
     }
@@ -135,7 +151,11 @@ mod tests {
 
     #[test]
     fn the_largest_number_does_not_overflow() {
-        let set = build(&[(Some(u32::MAX), Some(u32::MAX)), (Some(1), Some(u32::MAX)), (Some(u32::MAX), None)]);
+        let set = build(&[
+            (Some(u32::MAX), Some(u32::MAX)),
+            (Some(1), Some(u32::MAX)),
+            (Some(u32::MAX), None),
+        ]);
         assert_eq!(set.resolve(Some(u32::MAX)), vec![1..=u32::MAX]);
     }
 

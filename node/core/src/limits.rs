@@ -122,6 +122,45 @@ pub const BLOB_PUT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Copies of each blob that a group with three voters or more wants.
 pub const BLOB_COPIES: usize = 3;
 
+// Blobs.
+
+/// Octets of one blob: a message and the trace fields that we put in front of it.
+pub const BLOB_BYTES_MAX: u64 = MESSAGE_BYTES_MAX + 1024 * 1024;
+/// Octets of the message in one frame of a blob's file: what is decoded and verified to serve any byte of it. A power of
+/// two, so that a frame is a subtree of the BLAKE3 tree.
+pub const BLOB_FRAME_BYTES: usize = 1024 * 1024;
+/// Octets of an encoded blob that goes through the blob journal and in one request; larger ones go straight to their file
+/// and in one request for each frame.
+pub const BLOB_INLINE_BYTES_MAX: usize = 1024 * 1024;
+/// Octets of one preallocated segment of the blob journal.
+pub const BLOB_JOURNAL_SEGMENT_BYTES: u32 = 16 * 1024 * 1024;
+/// Segments of the blob journal; a put waits when all are in use. Cost: this many segments of disk.
+pub const BLOB_JOURNAL_SEGMENTS: u32 = 4;
+/// Octets of one batch of the blob journal. Cost: this much memory.
+pub const BLOB_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Octets of disk that blobs leave free, so that the log can still be written when mail is refused.
+pub const BLOB_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+/// How long a blob that nothing refers to stays, and how long a put protects it. Reason: longer than any op is in doubt.
+pub const BLOB_GRACE: Duration = Duration::from_secs(3600);
+/// Blobs that are marked for collection at a time. Cost: some 100 octets each.
+pub const BLOB_MARKS_MAX: usize = 100_000;
+/// Large blobs that one peer may have under way to this node. Cost: a temporary file each.
+pub const BLOB_TRANSFERS_MAX: usize = 64;
+/// How long such a transfer may rest before it is dropped.
+pub const BLOB_TRANSFER_IDLE: Duration = Duration::from_secs(30);
+/// Small blobs that are verified at a time for peers. Cost: some 3 MiB each.
+pub const BLOB_VERIFIES_MAX: usize = 16;
+/// How long one request that reads a blob from a peer may take.
+pub const BLOB_FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long this node's own disk may take to store a blob before it is skipped like a voter that does not answer.
+pub const BLOB_LOCAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Blob ids in one request.
+pub const BLOB_PAGE_MAX: usize = 1024;
+/// Octets of one file of a manifest; then a new one is begun.
+pub const MANIFEST_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Octets of one line of a manifest.
+pub const MANIFEST_LINE_BYTES_MAX: usize = 16 * 1024;
+
 // Credentials.
 
 /// Octets of a password; longer ones are refused before they are hashed.
@@ -185,6 +224,18 @@ pub const IMAP_SEARCH_DEPTH_MAX: usize = 64;
 pub const IMAP_LIST_DEPTH_MAX: usize = 32;
 /// Octets of a non-synchronising literal where only LITERAL- is offered (RFC 7888).
 pub const IMAP_LITERAL_MINUS_BYTES_MAX: u64 = 4096;
+/// Items of one FETCH. Reason: far above what clients send. Cost: each is an answer per message.
+pub const IMAP_FETCH_ITEMS_MAX: usize = 256;
+/// Patterns of one LIST. Reason: clients send two or three. Cost: each is matched with every name.
+pub const IMAP_LIST_PATTERNS_MAX: usize = 16;
+/// Octets of a quoted string in a response; longer ones are literals. Reason: clients read lines into small buffers.
+pub const IMAP_QUOTED_BYTES_MAX: usize = 1000;
+/// Pairs of ID (RFC 2971 3.3).
+pub const IMAP_ID_PAIRS_MAX: usize = 30;
+/// Octets of a field of ID (RFC 2971 3.3).
+pub const IMAP_ID_FIELD_BYTES_MAX: usize = 30;
+/// Octets of a value of ID (RFC 2971 3.3).
+pub const IMAP_ID_VALUE_BYTES_MAX: usize = 1024;
 /// How long a client may be silent after login (RFC 9051 5.4 asks for 30 minutes at least).
 pub const IMAP_IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// How long a client may be silent before login.
@@ -233,3 +284,12 @@ pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 pub const OP_TIME_STEP_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Unsettled ops of one boot of one node that a group remembers; a further one is refused until some are settled.
 pub const UNSETTLED_OPS_MAX: usize = 4096;
+
+// The queue.
+
+/// How long a message waits in the queue before it is given up (RFC 5321 4.5.4.1 asks for four to five days at least).
+pub const QUEUE_EXPIRY: Duration = Duration::from_secs(5 * 24 * 3600);
+/// The first pause before a recipient that is one of ours is tried again; it doubles up to [`QUEUE_RETRY_MAX`].
+pub const QUEUE_FIRST_RETRY: Duration = Duration::from_secs(2);
+/// The longest pause between two attempts.
+pub const QUEUE_RETRY_MAX: Duration = Duration::from_secs(3600);

@@ -139,7 +139,6 @@ impl AccountMail {
         self.read(|reader| reader.quota(self.account.id))
             .await?
             .ok_or(StoreError::Refused(Refusal::NoSuchAccount))
-            .await
     }
 
     /// Whether this many octets more fit into the account's quota now.

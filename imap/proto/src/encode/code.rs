@@ -143,7 +143,11 @@ fn uid_set(uids: &[Uid]) -> String {
     let mut text = String::new();
     for (first, last) in ranges {
         let comma = if text.is_empty() { "" } else { "," };
-        text += &if first == last { format!("{comma}{first}") } else { format!("{comma}{first}:{last}") };
+        text += &if first == last {
+            format!("{comma}{first}")
+        } else {
+            format!("{comma}{first}:{last}")
+        };
     }
     text
 }

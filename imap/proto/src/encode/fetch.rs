@@ -152,7 +152,11 @@ fn encode_section(out: &mut Vec<u8>, section: &Section) {
         SectionText::Text => out.extend_from_slice(b"TEXT"),
         SectionText::Mime => out.extend_from_slice(b"MIME"),
         SectionText::HeaderFields { not, names } => {
-            out.extend_from_slice(if *not { b"HEADER.FIELDS.NOT (" } else { b"HEADER.FIELDS (" });
+            out.extend_from_slice(if *not {
+                b"HEADER.FIELDS.NOT ("
+            } else {
+                b"HEADER.FIELDS ("
+            });
             for (index, name) in names.iter().enumerate() {
                 if index > 0 {
                     out.push(b' ');

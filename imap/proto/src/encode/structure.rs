@@ -127,12 +127,25 @@ pub struct Disposition<'a> {
 impl Envelope<'_> {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         // RFC 3501 7.4.2: the server puts From where Sender or Reply-To is absent or empty.
-        let or_from = |list| if <[Address<'_>]>::is_empty(list) { self.from.as_slice() } else { list };
+        let or_from = |list| {
+            if <[Address<'_>]>::is_empty(list) {
+                self.from.as_slice()
+            } else {
+                list
+            }
+        };
         out.push(b'(');
         nstring(out, self.date);
         out.push(b' ');
         nstring(out, self.subject);
-        for list in [&self.from, or_from(&self.sender), or_from(&self.reply_to), &self.to, &self.cc, &self.bcc] {
+        for list in [
+            &self.from,
+            or_from(&self.sender),
+            or_from(&self.reply_to),
+            &self.to,
+            &self.cc,
+            &self.bcc,
+        ] {
             out.push(b' ');
             encode_addresses(out, list);
         }
@@ -159,7 +172,9 @@ impl BodyStructure<'_> {
         out.push(b'(');
         match &self.kind {
             BodyKind::Multipart { subtype, parts } => {
-                parts.iter().for_each(|part| part.encode_level(out, extended, level + 1));
+                parts
+                    .iter()
+                    .for_each(|part| part.encode_level(out, extended, level + 1));
                 if parts.is_empty() {
                     out.extend_from_slice(EMPTY_PART);
                 }
@@ -171,12 +186,21 @@ impl BodyStructure<'_> {
                     self.encode_extension(out);
                 }
             }
-            BodyKind::Text { subtype, fields, line_count } => {
+            BodyKind::Text {
+                subtype,
+                fields,
+                line_count,
+            } => {
                 self.encode_fields(out, b"TEXT", subtype, fields);
                 out.extend_from_slice(format!(" {line_count}").as_bytes());
                 self.encode_single_extension(out, extended, fields);
             }
-            BodyKind::Message { fields, envelope, body, line_count } => {
+            BodyKind::Message {
+                fields,
+                envelope,
+                body,
+                line_count,
+            } => {
                 self.encode_fields(out, b"MESSAGE", b"RFC822", fields);
                 out.push(b' ');
                 envelope.encode(out);
@@ -185,7 +209,11 @@ impl BodyStructure<'_> {
                 out.extend_from_slice(format!(" {line_count}").as_bytes());
                 self.encode_single_extension(out, extended, fields);
             }
-            BodyKind::Basic { media_type, subtype, fields } => {
+            BodyKind::Basic {
+                media_type,
+                subtype,
+                fields,
+            } => {
                 self.encode_fields(out, media_type, subtype, fields);
                 self.encode_single_extension(out, extended, fields);
             }
@@ -204,7 +232,14 @@ impl BodyStructure<'_> {
         out.push(b' ');
         nstring(out, fields.description);
         out.push(b' ');
-        string(out, if fields.encoding.is_empty() { b"7BIT" } else { fields.encoding });
+        string(
+            out,
+            if fields.encoding.is_empty() {
+                b"7BIT"
+            } else {
+                fields.encoding
+            },
+        );
         out.extend_from_slice(format!(" {}", fields.size).as_bytes());
     }
 
@@ -251,7 +286,10 @@ fn encode_addresses(out: &mut Vec<u8>, addresses: &[Address<'_>]) {
     }
     out.push(b'(');
     for address in addresses {
-        for (index, text) in [address.name, address.route, address.mailbox, address.host].into_iter().enumerate() {
+        for (index, text) in [address.name, address.route, address.mailbox, address.host]
+            .into_iter()
+            .enumerate()
+        {
             out.push(if index == 0 { b'(' } else { b' ' });
             nstring(out, text);
         }

@@ -1,7 +1,7 @@
 //! FETCH and STORE (RFC 3501 6.4.5, 6.4.6).
 
 use core_types::Flags;
-use core_types::limits::MIME_DEPTH_MAX;
+use core_types::limits::{IMAP_FETCH_ITEMS_MAX, MIME_DEPTH_MAX};
 
 use super::{Parsed, Parser, bad};
 use crate::command::{CommandBody, FetchItem, Partial, Section, SectionText, StoreOp};
@@ -20,7 +20,7 @@ impl Parser<'_> {
                 if !items.contains(&item) {
                     items.push(item);
                 }
-                if items.len() > FETCH_ITEMS_MAX {
+                if items.len() > IMAP_FETCH_ITEMS_MAX {
                     return bad("Too many items");
                 }
                 if self.eat(b')') {
@@ -99,8 +99,14 @@ impl Parser<'_> {
             "HEADER" => SectionText::Header,
             "TEXT" => SectionText::Text,
             "MIME" if !section.part.is_empty() => SectionText::Mime,
-            "HEADER.FIELDS" => SectionText::HeaderFields { not: false, names: self.parse_header_list()? },
-            "HEADER.FIELDS.NOT" => SectionText::HeaderFields { not: true, names: self.parse_header_list()? },
+            "HEADER.FIELDS" => SectionText::HeaderFields {
+                not: false,
+                names: self.parse_header_list()?,
+            },
+            "HEADER.FIELDS.NOT" => SectionText::HeaderFields {
+                not: true,
+                names: self.parse_header_list()?,
+            },
             _ => return bad("Invalid section"),
         };
         Ok(section)
@@ -113,8 +119,12 @@ impl Parser<'_> {
         loop {
             let name = self.astring()?;
             // The name is echoed, and RFC 5322 2.2 allows no other octets in one.
-            let name = std::str::from_utf8(&name).ok().filter(|name| name.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
-            let Some(name) = name.filter(|name| !name.is_empty()) else { return bad("Invalid field name") };
+            let name = std::str::from_utf8(&name)
+                .ok()
+                .filter(|name| name.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+            let Some(name) = name.filter(|name| !name.is_empty()) else {
+                return bad("Invalid field name");
+            };
             names.push(name.to_owned());
             if self.eat(b')') {
                 return Ok(names);
@@ -149,14 +159,25 @@ impl Parser<'_> {
             }
             flags
         };
-        Ok(CommandBody::Store { uid, set, op, silent, flags })
+        Ok(CommandBody::Store {
+            uid,
+            set,
+            op,
+            silent,
+            flags,
+        })
     }
 }
 
 /// RFC 3501 6.4.5: a macro must be used by itself.
 fn fetch_macro(word: &str) -> Option<&'static [FetchItem]> {
-    const FULL: [FetchItem; 5] =
-        [FetchItem::Flags, FetchItem::InternalDate, FetchItem::Rfc822Size, FetchItem::Envelope, FetchItem::Body];
+    const FULL: [FetchItem; 5] = [
+        FetchItem::Flags,
+        FetchItem::InternalDate,
+        FetchItem::Rfc822Size,
+        FetchItem::Envelope,
+        FetchItem::Body,
+    ];
     match word {
         "FAST" => FULL.get(..3),
         "ALL" => FULL.get(..4),
@@ -164,7 +185,3 @@ fn fetch_macro(word: &str) -> Option<&'static [FetchItem]> {
         _ => None,
     }
 }
-
-/// Items of one FETCH. Reason: far above what clients send. Cost: each is an answer per message, and a comparison with
-/// every other while parsing.
-const FETCH_ITEMS_MAX: usize = 256;

@@ -1,5 +1,6 @@
 //! Commands about mailboxes: names, LIST, LSUB, CREATE, STATUS, and APPEND up to its message.
 
+use core_types::limits::IMAP_LIST_PATTERNS_MAX;
 use core_types::mailbox::MailboxNameError;
 use core_types::{Flags, Keyword, MailboxName};
 
@@ -32,7 +33,14 @@ pub(crate) fn parse_append(line: &[u8]) -> Parsed<Append> {
         parser.space()?;
     }
     match parser.peek() {
-        Some(b'{') => Ok(Append { tag, mailbox, flags, date, size: 0, sync: false }),
+        Some(b'{') => Ok(Append {
+            tag,
+            mailbox,
+            flags,
+            date,
+            size: 0,
+            sync: false,
+        }),
         Some(b'~') => no(Code::UnknownCte, "literal8 is not offered"),
         _ => bad("APPEND needs a message as a literal"),
     }
@@ -43,7 +51,9 @@ impl Parser<'_> {
     pub(super) fn space_mailbox(&mut self) -> Parsed<MailboxName> {
         self.space()?;
         let encoded = self.astring()?;
-        let Some(name) = decode_utf7(&encoded) else { return bad("Mailbox name is not modified UTF-7") };
+        let Some(name) = decode_utf7(&encoded) else {
+            return bad("Mailbox name is not modified UTF-7");
+        };
         check_name(&name)
     }
 
@@ -51,7 +61,9 @@ impl Parser<'_> {
     pub(super) fn parse_create(&mut self) -> Parsed<CommandBody> {
         self.space()?;
         let encoded = self.astring()?;
-        let Some(name) = decode_utf7(&encoded) else { return bad("Mailbox name is not modified UTF-7") };
+        let Some(name) = decode_utf7(&encoded) else {
+            return bad("Mailbox name is not modified UTF-7");
+        };
         // RFC 3501 6.3.3: the separator at the end only announces children.
         let mailbox = check_name(name.strip_suffix(MailboxName::SEPARATOR).unwrap_or(&name))?;
         let mut special_use = Vec::new();
@@ -65,11 +77,17 @@ impl Parser<'_> {
             loop {
                 self.expect(b'\\', "Expected a special use")?;
                 let name = self.atom()?;
-                let known = SpecialUse::ALL
-                    .into_iter()
-                    .find(|known| known.as_str().as_bytes().get(1..).is_some_and(|known| known.eq_ignore_ascii_case(name)));
+                let known = SpecialUse::ALL.into_iter().find(|known| {
+                    known
+                        .as_str()
+                        .as_bytes()
+                        .get(1..)
+                        .is_some_and(|known| known.eq_ignore_ascii_case(name))
+                });
                 // RFC 6154 3: a use that the server does not support gets NO [USEATTR].
-                let Some(known) = known else { return no(Code::UseAttr, "Special use is not supported") };
+                let Some(known) = known else {
+                    return no(Code::UseAttr, "Special use is not supported");
+                };
                 if !special_use.contains(&known) {
                     special_use.push(known);
                 }
@@ -107,8 +125,7 @@ impl Parser<'_> {
             list.extended = true;
             loop {
                 list.patterns.push(self.parse_pattern(&reference)?);
-                // Each costs a pass over all names.
-                if list.patterns.len() > PATTERNS_MAX {
+                if list.patterns.len() > IMAP_LIST_PATTERNS_MAX {
                     return bad("Too many patterns");
                 }
                 if self.eat(b')') {
@@ -186,7 +203,10 @@ impl Parser<'_> {
     pub(super) fn parse_status(&mut self) -> Parsed<CommandBody> {
         let mailbox = self.space_mailbox()?;
         self.space()?;
-        Ok(CommandBody::Status { mailbox, items: self.parse_status_items()? })
+        Ok(CommandBody::Status {
+            mailbox,
+            items: self.parse_status_items()?,
+        })
     }
 
     fn parse_status_items(&mut self) -> Parsed<Vec<StatusItem>> {
@@ -227,13 +247,20 @@ impl Parser<'_> {
         let system = self.eat(b'\\');
         let name = self.atom()?;
         if system {
-            let bit = SYSTEM_FLAGS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|&(_, bit)| bit);
-            let Some(bit) = bit else { return bad("Unknown system flag") };
+            let bit = SYSTEM_FLAGS
+                .iter()
+                .find(|(known, _)| known.eq_ignore_ascii_case(name))
+                .map(|&(_, bit)| bit);
+            let Some(bit) = bit else {
+                return bad("Unknown system flag");
+            };
             flags.system |= bit;
             return Ok(());
         }
         let keyword = std::str::from_utf8(name).ok().and_then(Keyword::parse);
-        let Some(keyword) = keyword else { return no(Code::Limit, "Keyword over the limit") };
+        let Some(keyword) = keyword else {
+            return no(Code::Limit, "Keyword over the limit");
+        };
         flags.keywords.insert(keyword);
         Ok(())
     }
@@ -261,7 +288,13 @@ impl Parser<'_> {
         let zone = i16::from(u8::try_from(zone_hours).unwrap_or(99)) * 60
             + i16::from(u8::try_from(zone_minutes).unwrap_or(99));
         let byte = |number: u16| u8::try_from(number).unwrap_or(u8::MAX);
-        let moment = DateTime::new(date, byte(hour), byte(minute), byte(second), if west { -zone } else { zone });
+        let moment = DateTime::new(
+            date,
+            byte(hour),
+            byte(minute),
+            byte(second),
+            if west { -zone } else { zone },
+        );
         match moment {
             Some(moment) if zone_minutes < 60 => Ok(moment),
             _ => bad("Invalid time"),
@@ -270,9 +303,9 @@ impl Parser<'_> {
 
     /// RFC 3501 `date-text`: `1-Feb-1994`.
     pub(super) fn parse_date_text(&mut self) -> Parsed<Date> {
-        let day = match self.take_while(|byte| byte.is_ascii_digit()) {
-            &[ones @ b'0'..=b'9'] => ones - b'0',
-            &[tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => (tens - b'0') * 10 + (ones - b'0'),
+        let day = match *self.take_while(|byte| byte.is_ascii_digit()) {
+            [ones @ b'0'..=b'9'] => ones - b'0',
+            [tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => (tens - b'0') * 10 + (ones - b'0'),
             _ => return bad("Invalid date"),
         };
         self.expect(b'-', "Invalid date")?;
@@ -286,7 +319,9 @@ impl Parser<'_> {
     /// Exactly so many digits, at most 4.
     fn digits(&mut self, count: usize) -> Parsed<u16> {
         let digits = self.take(count).filter(|digits| digits.iter().all(u8::is_ascii_digit));
-        let number = digits.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| digits.parse().ok());
+        let number = digits
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| digits.parse().ok());
         number.map_or_else(|| bad("Invalid date"), Ok)
     }
 }
@@ -306,9 +341,6 @@ fn check_name(name: &str) -> Parsed<MailboxName> {
         )
     })
 }
-
-/// Patterns of one LIST. Reason: clients send two or three. Cost: each is matched with every name.
-const PATTERNS_MAX: usize = 16;
 
 const SYSTEM_FLAGS: [(&[u8], u8); 6] = [
     (b"Seen", Flags::SEEN),

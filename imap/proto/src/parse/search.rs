@@ -42,7 +42,10 @@ impl Parser<'_> {
                 self.rest = before;
             }
         }
-        Ok(CommandBody::Search { uid, key: self.parse_search_keys(ascii_only)? })
+        Ok(CommandBody::Search {
+            uid,
+            key: self.parse_search_keys(ascii_only)?,
+        })
     }
 
     /// `search-key *(SP search-key)` up to the input's end.

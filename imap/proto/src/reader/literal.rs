@@ -20,9 +20,11 @@ impl Header {
         if before.last() != Some(&b'{') || digits.is_empty() {
             return None;
         }
-        let length = digits
-            .iter()
-            .fold(0u64, |number, &digit| number.saturating_mul(10).saturating_add(u64::from(digit.wrapping_sub(b'0'))));
+        let length = digits.iter().fold(0u64, |number, &digit| {
+            number
+                .saturating_mul(10)
+                .saturating_add(u64::from(digit.wrapping_sub(b'0')))
+        });
         Some(Self { length, sync })
     }
 }
@@ -54,8 +56,9 @@ impl QuoteScan {
 
 /// Whether a connection's first line is a request of HTTP: a web page that tries to make a browser speak to us.
 pub(super) fn is_http(line: &[u8]) -> bool {
-    const METHODS: [&[u8]; 9] =
-        [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"];
+    const METHODS: [&[u8]; 9] = [
+        b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH",
+    ];
     let method = line.split(|&byte| byte == b' ').next().unwrap_or(&[]);
     METHODS.contains(&method) && line.windows(6).any(|window| window == b" HTTP/")
 }

@@ -7,7 +7,12 @@ use super::*;
 fn message(uid: u32, system: u8, modseq: u64) -> Message {
     let mut guid = [0; 16];
     guid[..4].copy_from_slice(&uid.to_be_bytes());
-    Message { uid: Uid(uid), guid: MessageGuid(guid), flags: Flags::system(system), modseq: ModSeq(modseq) }
+    Message {
+        uid: Uid(uid),
+        guid: MessageGuid(guid),
+        flags: Flags::system(system),
+        modseq: ModSeq(modseq),
+    }
 }
 
 fn view(uids: &[u32]) -> SessionView {
@@ -48,7 +53,10 @@ fn flag_changes_are_told_once_and_own_silent_ones_never() {
     view.handle_message(message(3, Flags::SEEN | Flags::DRAFT, 3)).unwrap();
     view.handle_own_change(message(2, Flags::DELETED, 4)).unwrap();
     let updates = view.take_updates(false);
-    assert!(matches!(&updates[..], [Update::Fetch { sequence_number: 2, flags, .. }] if flags.system == 17), "{updates:?}");
+    assert!(
+        matches!(&updates[..], [Update::Fetch { sequence_number: 2, flags, .. }] if flags.system == 17),
+        "{updates:?}"
+    );
     // An older state that arrives late changes nothing.
     view.handle_message(message(3, 0, 2)).unwrap();
     assert_eq!(view.take_updates(true), vec![]);
@@ -58,7 +66,10 @@ fn flag_changes_are_told_once_and_own_silent_ones_never() {
 #[test]
 fn what_no_client_could_be_told_is_an_error() {
     let mut view = view(&[5, 9]);
-    assert_eq!(view.handle_message(message(7, 0, 2)), Err(ViewError::OutOfOrder(Uid(7))));
+    assert_eq!(
+        view.handle_message(message(7, 0, 2)),
+        Err(ViewError::OutOfOrder(Uid(7)))
+    );
     let mut other = message(5, 0, 2);
     other.guid.0[15] = 1;
     assert_eq!(view.handle_message(other), Err(ViewError::OtherMessage(Uid(5))));
@@ -66,7 +77,10 @@ fn what_no_client_could_be_told_is_an_error() {
     view.handle_message(message(12, 0, 3)).unwrap();
     view.handle_message(message(11, 0, 4)).unwrap();
     assert_eq!(view.take_updates(false), vec![Update::Exists(4)]);
-    assert_eq!(view.iter().map(|shown| shown.uid.0).collect::<Vec<_>>(), vec![5, 9, 11, 12]);
+    assert_eq!(
+        view.iter().map(|shown| shown.uid.0).collect::<Vec<_>>(),
+        vec![5, 9, 11, 12]
+    );
 }
 
 #[test]
@@ -97,8 +111,14 @@ fn imap_seqnum_gone() {
 #[test]
 fn imap_seqset_max() {
     let view = view(&[3, 5, 4_000_000_000]);
-    assert_eq!(view.select(&set("1:4294967295"), true), Ok(std::iter::once(1..4).collect()));
-    assert_eq!(view.select(&set("4294967295:*"), true), Ok(std::iter::once(3..4).collect()));
+    assert_eq!(
+        view.select(&set("1:4294967295"), true),
+        Ok(std::iter::once(1..4).collect())
+    );
+    assert_eq!(
+        view.select(&set("4294967295:*"), true),
+        Ok(std::iter::once(3..4).collect())
+    );
     assert_eq!(view.select(&set("4,6:9"), true), Ok(vec![]));
 }
 

@@ -1,6 +1,7 @@
 //! Tests of `apply`: stories of single rules here, random histories against a naive model in `histories`.
 
 mod directory;
+mod group;
 mod histories;
 mod model;
 mod queue;
@@ -453,7 +454,7 @@ fn a_mailbox_made_anew_has_a_higher_uid_validity() {
     });
     group.create("a", 3);
     let new = group.reader().mailbox(mailbox(3)).unwrap().unwrap().uid_validity;
-    assert!(new > old && new.0 % 32 == 0 && old.0 % 32 == 0);
+    assert!(new > old && new.0.is_multiple_of(32) && old.0.is_multiple_of(32));
     assert!(old.0 >= START.seconds());
 }
 
@@ -529,83 +530,4 @@ fn one_target_that_is_refused_does_not_touch_the_others() {
     };
     assert_eq!(applied.effects.iter().filter(|effect| **effect == added).count(), 1);
     assert_eq!(group.reader().structure(INBOX, Uid(1)).unwrap(), Some(vec![1]));
-}
-
-#[test]
-fn slots_are_the_lowest_free_ones_and_levels_never_fall() {
-    let mut group = Group::new(MachineKind::Directory);
-    let run = |group: &mut Group, op| group.applied(Op::Group(op)).outcome;
-    for node in 1..=3 {
-        assert_eq!(
-            run(&mut group, GroupOp::AssignSlot { replica: NodeId(node) }),
-            Outcome::Done
-        );
-    }
-    run(&mut group, GroupOp::FreeSlot { replica: NodeId(2) });
-    run(&mut group, GroupOp::AssignSlot { replica: NodeId(4) });
-    run(&mut group, GroupOp::AssignSlot { replica: NodeId(1) });
-    run(
-        &mut group,
-        GroupOp::ReplicaLost {
-            replica: NodeId(1),
-            episode: 2,
-        },
-    );
-    run(
-        &mut group,
-        GroupOp::CaughtUp {
-            replica: NodeId(1),
-            index: 30,
-        },
-    );
-    run(
-        &mut group,
-        GroupOp::CaughtUp {
-            replica: NodeId(1),
-            index: 20,
-        },
-    );
-    run(&mut group, GroupOp::FeatureLevel { level: 1 });
-    let reader = crate::group::Reader::new(&group.engine);
-    let slots: Vec<_> = reader
-        .slots()
-        .unwrap()
-        .into_iter()
-        .map(|(slot, node)| (slot.0, node.0))
-        .collect();
-    assert_eq!(slots, [(1, 1), (2, 4), (3, 3)]);
-    assert_eq!(
-        reader.replica(NodeId(1)).unwrap(),
-        crate::rows::ReplicaRow {
-            lost_episode: 2,
-            caught_up: 30
-        }
-    );
-    assert_eq!(reader.feature_level().unwrap(), 1);
-    let unknown = group.command(Op::Group(GroupOp::FeatureLevel {
-        level: FEATURE_LEVEL + 1,
-    }));
-    assert!(matches!(
-        apply(&group.engine, group.kind, &unknown),
-        Err(ApplyError::UnknownOp(_))
-    ));
-}
-
-#[test]
-fn an_op_for_another_kind_of_group_is_refused() {
-    let mut mailboxes = Group::with_ann();
-    let op = Op::Directory(DirectoryOp::SetSetting {
-        name: "a".into(),
-        value: None,
-    });
-    assert!(matches!(
-        mailboxes.applied(op).outcome,
-        Outcome::Refused(Refusal::Invalid(_))
-    ));
-    let mut directory = Group::new(MachineKind::Directory);
-    let op = Op::Mailbox(MailboxOp::Prune { limit: 1 });
-    assert!(matches!(
-        directory.applied(op).outcome,
-        Outcome::Refused(Refusal::Invalid(_))
-    ));
 }

@@ -405,7 +405,7 @@ fn compare_blobs(group: &Group) -> TestCaseResult {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 400, ..ProptestConfig::default() })]
 
     #[test]
     fn random_histories_show_what_the_model_shows(drafts in prop::collection::vec(draft(), 100..300)) {

@@ -45,7 +45,7 @@ type Answer = Result<Outcome, Refusal>;
 impl Box_ {
     fn add(&mut self, mut row: MessageRow, time: u64) -> Uid {
         let mut uid = self.uid_next.max(1);
-        while uid / 4096 % 32 != 0 {
+        while !(uid / 4096).is_multiple_of(32) {
             uid += 1;
         }
         self.uid_next = uid + 1;
@@ -91,7 +91,7 @@ impl Account {
     fn create_one(&mut self, time: u64, name: &str, guid: MailboxGuid) {
         let mut uid_validity = (time / 1000) as u32;
         uid_validity = uid_validity.max(self.last_validity + 1);
-        while uid_validity % 32 != 0 {
+        while !uid_validity.is_multiple_of(32) {
             uid_validity += 1;
         }
         self.last_validity = uid_validity;
@@ -247,6 +247,7 @@ impl Model {
 
     fn deliver(&mut self, delivery: &Delivery) -> Outcome {
         let time = self.time;
+        let mut raised = BTreeSet::new();
         let results = delivery.targets.iter().map(|target| {
             if let Some(placed) = self.gone.get(&(target.account, target.guid)) {
                 return Ok(*placed);
@@ -269,7 +270,7 @@ impl Model {
                 return Err(Refusal::OverQuota);
             }
             let each = &mut owner.boxes[place];
-            each.modseq += 1;
+            each.modseq += u64::from(raised.insert(each.guid));
             let row = MessageRow {
                 uid: Uid(0),
                 guid: target.guid,

@@ -1,0 +1,160 @@
+//! Collection never takes what is referred to or was put lately; scrubbing finds what went bad.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use core_types::limits::BLOB_GRACE;
+use platform::FaultyDisk;
+
+use super::*;
+use crate::files::{compressed_path, lock};
+use crate::testing::{get, message, open, put, seal};
+
+fn references(ids: &[BlobId]) -> (Arc<Mutex<BTreeSet<BlobId>>>, IsReferenced) {
+    let set = Arc::new(Mutex::new(ids.iter().copied().collect::<BTreeSet<BlobId>>()));
+    let asked = Arc::clone(&set);
+    (set, Arc::new(move |id| Ok(lock(&asked).contains(&id))))
+}
+
+async fn pass_grace() {
+    tokio::time::advance(BLOB_GRACE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nothing_refers_to_goes_after_the_grace_time_and_nothing_else() {
+    let store = open(&FaultyDisk::new()).await;
+    let kept = put(&store, &message(100, 1)).await.unwrap();
+    let gone = put(&store, &message(100, 2)).await.unwrap();
+    store.flush().await.unwrap();
+    let (_, referenced) = references(&[kept]);
+    assert!(
+        store.collect_pass(Arc::clone(&referenced), true).await.unwrap().held,
+        "everything is pinned after the start"
+    );
+    pass_grace().await;
+    assert!(
+        store.collect_pass(Arc::clone(&referenced), false).await.unwrap().held,
+        "not permitted"
+    );
+    let report = store.collect_pass(Arc::clone(&referenced), true).await.unwrap();
+    assert_eq!(
+        (report.checked, report.marked, report.removed),
+        (2, 1, 0),
+        "the first look only marks"
+    );
+    assert_eq!(
+        store.collect_pass(Arc::clone(&referenced), true).await.unwrap().removed,
+        0
+    );
+    pass_grace().await;
+    let report = store.collect_pass(Arc::clone(&referenced), true).await.unwrap();
+    assert_eq!((report.removed, report.marked), (1, 0));
+    assert!(get(&store, kept).await.is_ok());
+    assert!(matches!(get(&store, gone).await, Err(BlobError::NotFound(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_put_of_what_is_there_renews_its_pin() {
+    let store = open(&FaultyDisk::new()).await;
+    let raw = message(100, 1);
+    let id = put(&store, &raw).await.unwrap();
+    store.flush().await.unwrap();
+    let (_, referenced) = references(&[]);
+    pass_grace().await;
+    store.collect_pass(Arc::clone(&referenced), true).await.unwrap();
+    pass_grace().await;
+    put(&store, &raw).await.unwrap();
+    let report = store.collect_pass(Arc::clone(&referenced), true).await.unwrap();
+    assert_eq!(
+        (report.removed, report.marked),
+        (0, 0),
+        "an op that names it may be under way"
+    );
+    pass_grace().await;
+    store.collect_pass(Arc::clone(&referenced), true).await.unwrap();
+    assert!(store.has(id).await.unwrap());
+    pass_grace().await;
+    assert_eq!(store.collect_pass(referenced, true).await.unwrap().removed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reference_that_comes_back_takes_the_mark_away() {
+    let store = open(&FaultyDisk::new()).await;
+    let id = put(&store, &message(100, 1)).await.unwrap();
+    store.flush().await.unwrap();
+    let (set, referenced) = references(&[]);
+    pass_grace().await;
+    store.collect_pass(Arc::clone(&referenced), true).await.unwrap();
+    lock(&set).insert(id);
+    store.collect_pass(Arc::clone(&referenced), true).await.unwrap();
+    pass_grace().await;
+    lock(&set).clear();
+    assert_eq!(
+        store.collect_pass(referenced, true).await.unwrap().removed,
+        0,
+        "the time begins anew"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_put_waits_for_a_removal_and_stores_the_blob_anew() {
+    let store = open(&FaultyDisk::new()).await;
+    let raw = message(100, 1);
+    let sealed = seal(&store, &raw).await.unwrap();
+    store.put(&sealed).await.unwrap();
+    store.flush().await.unwrap();
+    pass_grace().await;
+    let id = sealed.id();
+    store.pins().mark(id, 10);
+    let removal = store.pins().begin_removal(id).unwrap();
+    let putting = {
+        let (store, sealed) = (store.clone(), sealed.clone());
+        tokio::spawn(async move { store.put(&sealed).await })
+    };
+    tokio::task::yield_now().await;
+    assert!(!putting.is_finished());
+    store.files().remove(id).unwrap();
+    drop(removal);
+    putting.await.unwrap().unwrap();
+    assert!(get(&store, id).await.unwrap() == raw);
+    assert!(store.pins().begin_removal(id).is_none(), "pinned");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_fails_removes_nothing() {
+    let store = open(&FaultyDisk::new()).await;
+    let id = put(&store, &message(100, 1)).await.unwrap();
+    store.flush().await.unwrap();
+    let (_, none) = references(&[]);
+    pass_grace().await;
+    store.collect_pass(none, true).await.unwrap();
+    pass_grace().await;
+    let failing: IsReferenced = Arc::new(|_| Err(BlobError::Closed));
+    assert!(store.collect_pass(failing, true).await.is_err());
+    assert!(store.has(id).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn scrubbing_reads_everything_at_its_rate_and_sets_aside_what_is_wrong() {
+    let disk = FaultyDisk::new();
+    let store = open(&disk).await;
+    let mut ids = Vec::new();
+    for number in 0..20 {
+        ids.push(put(&store, &message(10_000, number)).await.unwrap());
+    }
+    store.flush().await.unwrap();
+    disk.flip_bit(&compressed_path(ids[7]), 500, 2);
+    let start = tokio::time::Instant::now();
+    let report = store.scrub_pass(10_000).await.unwrap();
+    assert_eq!((report.checked, report.corrupt), (19, 1));
+    let expected = Duration::from_millis(report.bytes / 10);
+    assert!(
+        start.elapsed() >= expected.mul_f32(0.9) && start.elapsed() <= expected.mul_f32(1.1) + Duration::from_secs(1)
+    );
+    let status = store.status();
+    assert_eq!(
+        (status.blobs, status.bytes, status.corrupt, status.scrubbed),
+        (19, report.bytes, 1, 19)
+    );
+    assert!(matches!(get(&store, ids[7]).await, Err(BlobError::NotFound(_))));
+}

@@ -1,0 +1,367 @@
+//! The plain-text manifest of each group: enough to rebuild mailboxes from blobs when everything else is gone.
+//!
+//! `manifest/<group>.tsv` grows by lines; when it is full it becomes `<group>.<number>.tsv` and a new one is begun. Each
+//! line ends with a tab, `#` and the CRC-32C of what stands before as eight hexadecimal digits, so that a person can read
+//! it and a program can tell a line that was cut. Lines wait in memory until [`Manifest::sync`]: the manifest may lack the
+//! last moments, which the log has.
+//!
+//! Not here: what a line says.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use core_types::limits::{MANIFEST_FILE_BYTES_MAX, MANIFEST_LINE_BYTES_MAX};
+use core_types::{BlockingPool, Disk, DiskErrorKind, File, GroupId, OpenMode};
+
+use crate::error::BlobError;
+use crate::files::lock;
+use crate::format::malformed;
+use crate::run::run;
+
+/// The manifests of one node. Clones are the same.
+#[derive(Clone)]
+pub struct Manifest(Arc<Inner>);
+
+struct Inner {
+    disk: Arc<dyn Disk>,
+    pool: Arc<dyn BlockingPool>,
+    waiting: Mutex<BTreeMap<GroupId, Vec<u8>>>,
+    /// One writer at a time.
+    writing: tokio::sync::Mutex<()>,
+    file_bytes_max: u64,
+}
+
+/// A line as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ManifestLine {
+    /// As it was given.
+    Good(String),
+    /// Cut or changed; what is left of it.
+    Damaged(String),
+}
+
+/// The lines of one group, oldest first.
+pub struct ManifestLines {
+    manifest: Manifest,
+    files: Vec<String>,
+    file: Option<(Arc<dyn File>, u64)>,
+    rest: Vec<u8>,
+}
+
+impl Manifest {
+    /// Opens or makes the directory.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn open(disk: Arc<dyn Disk>, pool: Arc<dyn BlockingPool>) -> Result<Self, BlobError> {
+        Self::open_with(disk, pool, MANIFEST_FILE_BYTES_MAX).await
+    }
+
+    pub(crate) async fn open_with(
+        disk: Arc<dyn Disk>,
+        pool: Arc<dyn BlockingPool>,
+        file_bytes_max: u64,
+    ) -> Result<Self, BlobError> {
+        let directory = Arc::clone(&disk);
+        run(&pool, move || directory.create_dir_all(MANIFEST_DIR)).await??;
+        let (waiting, writing) = (Mutex::default(), tokio::sync::Mutex::new(()));
+        Ok(Self(Arc::new(Inner {
+            disk,
+            pool,
+            waiting,
+            writing,
+            file_bytes_max,
+        })))
+    }
+
+    /// Adds a line, in memory; octets that wait now. Whoever adds many calls [`Manifest::sync`] by that.
+    ///
+    /// # Errors
+    /// [`BlobError::Malformed`] for a line with a line end in it, or over the limit.
+    pub fn append(&self, group: GroupId, line: &str) -> Result<usize, BlobError> {
+        if line.len() > MANIFEST_LINE_BYTES_MAX || line.contains(['\n', '\r']) {
+            return Err(malformed("not a line of a manifest"));
+        }
+        let mut waiting = lock(&self.0.waiting);
+        let bytes = waiting.entry(group).or_default();
+        bytes.extend_from_slice(format!("{line}\t#{:08x}\n", crc32c::crc32c(line.as_bytes())).as_bytes());
+        Ok(bytes.len())
+    }
+
+    /// Writes what waits, durably.
+    ///
+    /// # Errors
+    /// Errors of the disk; the lines then wait on. After [`BlobError::SyncFailed`] the node has to stop.
+    pub async fn sync(&self) -> Result<(), BlobError> {
+        let _writing = self.0.writing.lock().await;
+        let waiting = std::mem::take(&mut *lock(&self.0.waiting));
+        let inner = Arc::clone(&self.0);
+        run(&self.0.pool, move || {
+            let mut result = Ok(());
+            for (group, bytes) in waiting {
+                let written = if result.is_ok() {
+                    inner.write(group, &bytes)
+                } else {
+                    Err(BlobError::Closed)
+                };
+                if let Err(error) = written {
+                    let mut waiting = lock(&inner.waiting);
+                    let newer = waiting.remove(&group).unwrap_or_default();
+                    waiting.insert(group, [bytes, newer].concat());
+                    if result.is_ok() {
+                        result = Err(error);
+                    }
+                }
+            }
+            result
+        })
+        .await?
+    }
+
+    /// Reads a group's lines.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn lines(&self, group: GroupId) -> Result<ManifestLines, BlobError> {
+        let inner = Arc::clone(&self.0);
+        let mut files = run(&self.0.pool, move || inner.files(group)).await??;
+        files.reverse();
+        Ok(ManifestLines {
+            manifest: self.clone(),
+            files,
+            file: None,
+            rest: Vec::new(),
+        })
+    }
+
+    /// The groups that have a manifest.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn groups(&self) -> Result<Vec<GroupId>, BlobError> {
+        let inner = Arc::clone(&self.0);
+        let names = run(&self.0.pool, move || inner.disk.list(MANIFEST_DIR)).await??;
+        let group = |name: &String| name.strip_suffix(".tsv")?.split('.').next()?.parse().ok().map(GroupId);
+        let mut groups: Vec<GroupId> = names.iter().filter_map(group).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        Ok(groups)
+    }
+}
+
+impl Inner {
+    fn write(&self, group: GroupId, bytes: &[u8]) -> Result<(), BlobError> {
+        let path = current_path(group);
+        let mut file = self.disk.open(&path, OpenMode::CreateOrOpen)?;
+        let mut length = file.len()?;
+        if length >= self.file_bytes_max {
+            let number = self.files(group)?.len();
+            self.disk
+                .rename(&path, &format!("{MANIFEST_DIR}/{group}.{number:06}.tsv"))?;
+            file = self.disk.open(&path, OpenMode::CreateNew)?;
+            length = 0;
+        }
+        let mut last = [b'\n'];
+        if length > 0 {
+            file.read_exact_at(length - 1, &mut last)?;
+        }
+        if last != [b'\n'] {
+            // A line that was cut by a crash: the new ones begin on their own.
+            file.write_at(length, b"\n")?;
+            length += 1;
+        }
+        file.write_at(length, bytes)?;
+        file.sync_data()?;
+        Ok(self.disk.sync_dir(MANIFEST_DIR)?)
+    }
+
+    /// The paths of a group's files, oldest first.
+    fn files(&self, group: GroupId) -> Result<Vec<String>, BlobError> {
+        let old = format!("{group}.");
+        let names = self.disk.list(MANIFEST_DIR)?;
+        let numbered = |name: &&String| {
+            let number = name.strip_prefix(&old).and_then(|rest| rest.strip_suffix(".tsv"));
+            number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        let mut files: Vec<String> = names
+            .iter()
+            .filter(numbered)
+            .map(|name| format!("{MANIFEST_DIR}/{name}"))
+            .collect();
+        files.sort();
+        if names.contains(&format!("{group}.tsv")) {
+            files.push(current_path(group));
+        }
+        Ok(files)
+    }
+}
+
+impl ManifestLines {
+    /// The next lines, some hundred at a time; none at the end.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn next_page(&mut self) -> Result<Vec<ManifestLine>, BlobError> {
+        loop {
+            let (file, offset) = match self.file.take() {
+                Some(open) => open,
+                None => {
+                    let Some(path) = self.files.pop() else {
+                        return Ok(Vec::new());
+                    };
+                    let inner = Arc::clone(&self.manifest.0);
+                    match run(&self.manifest.0.pool, move || inner.disk.open(&path, OpenMode::Read)).await? {
+                        Ok(file) => (file, 0),
+                        Err(error) if error.kind == DiskErrorKind::NotFound => continue,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            };
+            let reader = Arc::clone(&file);
+            let bytes = run(&self.manifest.0.pool, move || {
+                let mut bytes = vec![0; READ_BYTES];
+                let count = reader.read_at(offset, &mut bytes)?;
+                bytes.truncate(count);
+                Ok::<_, BlobError>(bytes)
+            });
+            let bytes = bytes.await??;
+            if bytes.is_empty() {
+                let rest = std::mem::take(&mut self.rest);
+                if !rest.is_empty() {
+                    return Ok(vec![parse_line(&rest)]);
+                }
+                continue;
+            }
+            self.file = Some((file, offset + bytes.len() as u64));
+            let page = self.split(&bytes);
+            if !page.is_empty() {
+                return Ok(page);
+            }
+        }
+    }
+
+    fn split(&mut self, bytes: &[u8]) -> Vec<ManifestLine> {
+        self.rest.extend_from_slice(bytes);
+        let mut page = Vec::new();
+        let mut lines = self.rest.split(|byte| *byte == b'\n').peekable();
+        let mut rest = Vec::new();
+        while let Some(line) = lines.next() {
+            if lines.peek().is_none() {
+                rest = line.to_vec();
+            } else if !line.is_empty() {
+                page.push(parse_line(line));
+            }
+        }
+        self.rest = rest;
+        if self.rest.len() > 2 * MANIFEST_LINE_BYTES_MAX {
+            // No line is that long: what follows is damage until the next line end.
+            page.push(parse_line(&std::mem::take(&mut self.rest)));
+        }
+        page
+    }
+}
+
+pub(crate) fn parse_line(line: &[u8]) -> ManifestLine {
+    let text = String::from_utf8_lossy(line);
+    if let Some((content, crc)) = text.rsplit_once("\t#")
+        && crc.len() == 8
+        && u32::from_str_radix(crc, 16) == Ok(crc32c::crc32c(content.as_bytes()))
+    {
+        return ManifestLine::Good(content.to_owned());
+    }
+    ManifestLine::Damaged(text.into_owned())
+}
+
+fn current_path(group: GroupId) -> String {
+    format!("{MANIFEST_DIR}/{group}.tsv")
+}
+
+const MANIFEST_DIR: &str = "manifest";
+const READ_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use platform::{FaultyDisk, InlinePool};
+
+    use super::*;
+
+    async fn open(disk: &FaultyDisk) -> Manifest {
+        Manifest::open_with(Arc::new(disk.clone()), Arc::new(InlinePool), 500)
+            .await
+            .unwrap()
+    }
+
+    async fn all(manifest: &Manifest, group: GroupId) -> Vec<ManifestLine> {
+        let mut lines = manifest.lines(group).await.unwrap();
+        let mut all = Vec::new();
+        loop {
+            let page = lines.next_page().await.unwrap();
+            if page.is_empty() {
+                return all;
+            }
+            all.extend(page);
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_come_back_in_order_over_files_and_crashes() {
+        let disk = FaultyDisk::new();
+        let mut expected = Vec::new();
+        for life in 0..5 {
+            let manifest = open(&disk).await;
+            for number in 0..20 {
+                let line = format!("deliver\t{life}\t{number}");
+                manifest.append(GroupId(1), &line).unwrap();
+                expected.push(ManifestLine::Good(line));
+                if number % 7 == 6 || number == 19 {
+                    manifest.sync().await.unwrap();
+                }
+            }
+            manifest.append(GroupId(1), "not synced").unwrap();
+            manifest.append(GroupId(10), "another group").unwrap();
+            drop(manifest);
+            disk.crash_strictly();
+        }
+        let manifest = open(&disk).await;
+        assert_eq!(all(&manifest, GroupId(1)).await, expected);
+        assert!(disk.paths().len() > 2, "several files");
+        assert_eq!(manifest.groups().await.unwrap(), [GroupId(1)]);
+        assert!(all(&manifest, GroupId(2)).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn damage_spoils_its_own_line_only() {
+        let disk = FaultyDisk::new();
+        let manifest = open(&disk).await;
+        for line in ["one", "two", "three"] {
+            manifest.append(GroupId(1), line).unwrap();
+        }
+        manifest.sync().await.unwrap();
+        disk.flip_bit("manifest/1.tsv", 15, 0);
+        disk.open("manifest/1.tsv", OpenMode::Write)
+            .unwrap()
+            .set_len(40)
+            .unwrap();
+        manifest.append(GroupId(1), "four").unwrap();
+        manifest.sync().await.unwrap();
+        let lines = all(&manifest, GroupId(1)).await;
+        assert!(matches!(lines[0], ManifestLine::Good(ref line) if line == "one"));
+        assert!(matches!(lines[1], ManifestLine::Damaged(_)) && matches!(lines[2], ManifestLine::Damaged(_)));
+        assert!(matches!(lines[3], ManifestLine::Good(ref line) if line == "four"));
+        assert!(manifest.append(GroupId(1), "a\nb").is_err());
+    }
+
+    #[tokio::test]
+    async fn lines_wait_on_when_the_disk_is_full() {
+        let disk = FaultyDisk::new();
+        let manifest = open(&disk).await;
+        manifest.append(GroupId(1), "one").unwrap();
+        disk.set_capacity(Some(0));
+        assert!(matches!(manifest.sync().await, Err(BlobError::Full)));
+        manifest.append(GroupId(1), "two").unwrap();
+        disk.set_capacity(None);
+        manifest.sync().await.unwrap();
+        let good = |line: &str| ManifestLine::Good(line.to_owned());
+        assert_eq!(all(&manifest, GroupId(1)).await, [good("one"), good("two")]);
+    }
+}
