@@ -346,12 +346,7 @@ impl Pin {
     }
 
     /// What of a part of the range is there, and where the next part begins.
-    fn merge_chunk(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        limit: usize,
-    ) -> Result<(Rows, Option<Vec<u8>>), KvError> {
+    fn merge_chunk(&self, from: &[u8], to: &[u8], limit: usize) -> Result<(Rows, Option<Vec<u8>>), KvError> {
         let mut merged: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
         let mut bound: Option<Vec<u8>> = None;
         let mut add = |source: Chunk, is_save: bool| {

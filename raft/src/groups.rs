@@ -26,7 +26,7 @@ use crate::consensus::{Consensus, Membership, ProposeError, ReadFn, Unavailable}
 use crate::frame::{self, Frame, Rejection, Reply};
 use crate::generation::GroupRows;
 use crate::group::{Group, MembershipStatus};
-use crate::log::{GroupKey, SharedLog};
+use crate::log::{GroupKey, Record, SharedLog};
 use crate::log_store::LogStore;
 use crate::machine::Machine;
 use crate::network::Network;
@@ -189,7 +189,7 @@ impl Groups {
             log,
             ..
         } = self.inner.dependencies.clone();
-        LogStore::remove(log, GroupKey { group, incarnation })
+        log.write(GroupKey { group, incarnation }, vec![Record::Removed])
             .await
             .map_err(|error| OpenError::Log {
                 group,

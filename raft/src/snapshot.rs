@@ -98,10 +98,9 @@ impl Writer {
     pub(crate) fn create(disk: Arc<dyn Disk>, header: Header) -> Result<Self, DiskError> {
         disk.create_dir_all(DIRECTORY)?;
         let temporary = format!("{}.tmp", path_of(&header));
-        let file = disk.open(&temporary, OpenMode::CreateOrOpen)?;
-        file.set_len(0)?;
         let encoded = codec::encode(HEADER_VERSION, &header, u64::from(HEADER_BYTES_MAX) - 1)
             .map_err(|error| DiskError::new(DiskErrorKind::Other, &temporary, error.to_string()))?;
+        let file = disk.open(&temporary, OpenMode::CreateOrOpen)?;
         let mut writer = Self {
             disk,
             header,
@@ -118,6 +117,7 @@ impl Writer {
             .buffer
             .extend_from_slice(&u32::try_from(encoded.len()).unwrap_or(END_OF_ROWS).to_le_bytes());
         writer.buffer.extend_from_slice(&encoded);
+        writer.file.set_len(0)?;
         Ok(writer)
     }
 

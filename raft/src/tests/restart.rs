@@ -170,7 +170,7 @@ async fn a_full_disk_costs_the_snapshot_and_not_the_group() {
             cluster.group(1).status().snapshot.is_some()
         })
         .await;
-    assert_eq!(snapshots(&cluster, 1).len(), 1);
+    assert_eq!(snapshots(&cluster, 1).len(), 1, "{:?}", snapshots(&cluster, 1));
 }
 
 #[tokio::test(start_paused = true)]
