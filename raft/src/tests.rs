@@ -3,6 +3,7 @@
 //! Time is tokio's, paused: it runs ahead whenever all nodes wait.
 
 mod cluster;
+mod faults;
 mod restart;
 mod rows_of_the_catalogue;
 
@@ -172,7 +173,7 @@ impl Cluster {
         let machine = &self.machines[&node];
         let engine: Arc<dyn KvEngine> = match &machine.index {
             None => Arc::new(MemoryEngine::default()),
-            Some(path) => Arc::new(crate::index::SledEngine::open(path, 4 << 20).unwrap()),
+            Some(path) => Arc::new(crate::index::reopen(path, 4 << 20)),
         };
         let disk: Arc<dyn Disk> = machine.disk.clone();
         let log = SharedLog::open(
