@@ -113,6 +113,8 @@ pub(super) struct Machine {
     pub(super) disk: Arc<FaultyDisk>,
     /// Where sled's index is; without it the index is in memory and gone with the process.
     pub(super) index: Option<PathBuf>,
+    /// A directory on the real disk, in place of `disk`.
+    pub(super) directory: Option<PathBuf>,
     pub(super) apply: ApplyFn,
 }
 
@@ -150,6 +152,7 @@ impl Cluster {
             let machine = Machine {
                 disk: Arc::new(FaultyDisk::new()),
                 index: None,
+                directory: None,
                 apply: state::apply,
             };
             cluster.machines.insert(node, machine);
@@ -175,7 +178,10 @@ impl Cluster {
             None => Arc::new(MemoryEngine::default()),
             Some(path) => Arc::new(crate::index::reopen(path, 4 << 20)),
         };
-        let disk: Arc<dyn Disk> = machine.disk.clone();
+        let disk: Arc<dyn Disk> = match &machine.directory {
+            None => machine.disk.clone(),
+            Some(path) => Arc::new(platform::RealDisk::open(path).unwrap()),
+        };
         let log = SharedLog::open(
             disk.clone(),
             Arc::new(InlinePool),

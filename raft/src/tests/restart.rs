@@ -217,3 +217,44 @@ async fn a_log_that_fails_closes_the_replica_and_says_so() {
         Err(GroupError::Closed(_))
     ));
 }
+
+#[tokio::test(start_paused = true)]
+async fn three_nodes_on_real_directories_come_back_with_everything() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start_with(3, 1, |config| {
+        config.snapshot_entries = 30;
+        config.log_entries_kept = 5;
+    })
+    .await;
+    for node in 1..=3 {
+        cluster.stop(node).await;
+        let machine = cluster.machines.get_mut(&node).unwrap();
+        machine.directory = Some(directory.path().join(node.to_string()));
+        machine.index = Some(directory.path().join(node.to_string()).join("index"));
+        std::fs::create_dir(directory.path().join(node.to_string())).unwrap();
+        cluster.boot(node).await;
+    }
+    cluster
+        .group(1)
+        .initialize(&[1, 2, 3].map(NodeId).into())
+        .await
+        .unwrap();
+    for round in 0..80 {
+        cluster.set(1 + round % 3, &format!("n{round}"), "x").await.unwrap();
+    }
+    cluster.settle().await;
+    for node in 1..=3 {
+        cluster.stop(node).await;
+    }
+    // One of them loses its index, one its snapshots.
+    std::fs::remove_dir_all(directory.path().join("2/index")).unwrap();
+    std::fs::remove_dir_all(directory.path().join("3/snapshots")).unwrap();
+    for node in 1..=3 {
+        cluster.boot(node).await;
+    }
+    cluster.settle().await;
+    for node in 1..=3 {
+        assert_eq!(cluster.shown(node, "n79").await.as_deref(), Some("x"));
+    }
+    cluster.set(2, "after", "x").await.unwrap();
+}
