@@ -1,6 +1,7 @@
 //! Why the mail store did not do what it was asked. The front ends turn each kind into their protocol's words in one
 //! table each.
 
+use blobstore::BlobError;
 use core_types::{BlobId, DiskError, DiskErrorKind, KvError};
 use raft::consensus::{ProposeError, QueryError, Unavailable};
 use state::{Outcome, ReadError, Refusal};
@@ -79,6 +80,19 @@ impl From<DiskError> for StoreError {
         match error.kind {
             DiskErrorKind::Full => Self::Full,
             _ => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<BlobError> for StoreError {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::NotFound(blob) | BlobError::Corrupt(blob) | BlobError::Unavailable(blob) => {
+                Self::BlobMissing(blob)
+            }
+            BlobError::Full => Self::Full,
+            BlobError::TooLarge(_) => Self::TooLarge("message"),
+            error => Self::Internal(error.to_string()),
         }
     }
 }

@@ -11,6 +11,8 @@ mod deliver;
 mod error;
 mod ingest;
 mod message;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod watch;
 
 pub use account::{AccountMail, Selected};
@@ -23,7 +25,7 @@ pub use watch::Watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blobstore::{BlobStore, Replicator};
+use blobstore::{BlobStore, Fetcher, Replicator};
 use core_types::{Clock, Entropy, GroupId, MessageGuid};
 use directory::{Account, Directory, OpIds};
 use raft::consensus::Consensus;
@@ -41,6 +43,7 @@ struct Inner {
     directory: Directory,
     blobs: BlobStore,
     replicator: Replicator,
+    fetcher: Fetcher,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     op_ids: Arc<OpIds>,
@@ -57,6 +60,8 @@ pub struct Dependencies {
     pub blobs: BlobStore,
     /// Blobs on other nodes.
     pub replicator: Replicator,
+    /// Blobs that this node lacks.
+    pub fetcher: Fetcher,
     /// Wall clock for op times and dates.
     pub clock: Arc<dyn Clock>,
     /// For GUIDs.
@@ -75,23 +80,24 @@ impl MailStore {
             directory,
             blobs,
             replicator,
+            fetcher,
             clock,
             entropy,
             op_ids,
         } = dependencies;
         let watchers = Arc::default();
-        Self {
-            inner: Arc::new(Inner {
-                groups,
-                directory,
-                blobs,
-                replicator,
-                clock,
-                entropy,
-                op_ids,
-                watchers,
-            }),
-        }
+        let inner = Inner {
+            groups,
+            directory,
+            blobs,
+            replicator,
+            fetcher,
+            clock,
+            entropy,
+            op_ids,
+            watchers,
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Passes a group's changes on to those who watch, until the group is gone. Runs for the life of the group's replica.

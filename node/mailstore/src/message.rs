@@ -27,7 +27,13 @@ impl MessageBytes {
     /// # Errors
     /// [`StoreError::BlobMissing`] when the bytes turn out damaged and no other node has them.
     pub async fn read(&self, range: Range<u64>) -> Result<Bytes, StoreError> {
-        Ok(self.reader.read_some(range).await?)
+        Ok(self
+            .reader
+            .read_range(range)
+            .next()
+            .await
+            .transpose()?
+            .unwrap_or_default())
     }
 
     /// All bytes of a range, which the caller knows to be small.
@@ -56,21 +62,8 @@ impl MailStore {
     /// # Errors
     /// [`StoreError::BlobMissing`] when no node that can be reached has them.
     pub async fn open_blob(&self, blob: BlobId) -> Result<MessageBytes, StoreError> {
-        match self.inner.blobs.open(blob).await {
-            Ok(reader) => Ok(MessageBytes { reader }),
-            Err(error) => {
-                tracing::warn!(%blob, %error, "blob not readable here, asking other nodes");
-                let voters = self.all_voters();
-                self.inner
-                    .replicator
-                    .fetch(blob, &voters)
-                    .await
-                    .map_err(|_| StoreError::BlobMissing(blob))?;
-                Ok(MessageBytes {
-                    reader: self.inner.blobs.open(blob).await?,
-                })
-            }
-        }
+        let reader = self.inner.fetcher.open_blob(blob, &self.all_voters()).await?;
+        Ok(MessageBytes { reader })
     }
 
     fn all_voters(&self) -> Vec<core_types::NodeId> {

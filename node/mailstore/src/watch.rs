@@ -78,10 +78,13 @@ impl Watchers {
 impl Watch {
     /// Waits for a change since the last call, or since the watching began.
     pub async fn changed(&mut self) {
-        match &mut self.receiver {
-            Some(receiver) if receiver.changed().await.is_ok() => {}
+        let changed = match &mut self.receiver {
+            Some(receiver) => receiver.changed().await.is_ok(),
+            None => false,
+        };
+        if !changed {
             // The sender lives as long as a watcher does; should it be gone, there is nothing to wait for.
-            _ => std::future::pending().await,
+            std::future::pending().await
         }
     }
 

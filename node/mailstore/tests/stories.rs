@@ -1,0 +1,153 @@
+//! What the mail store promises to the front ends, told on one node.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+use core_types::{Flags, MailboxName, ModSeq, Uid};
+use mailstore::testing::TestStore;
+use mailstore::{DeliverTo, Delivered, EnvelopeFrom, StoreError};
+use state::Refusal;
+use state::command::FlagChange;
+
+const MESSAGE: &[u8] = b"From: a@example.org\r\nSubject: hello\r\n\r\nbody\r\n";
+
+fn to(account: &directory::Account) -> DeliverTo {
+    DeliverTo {
+        address: account.address.clone(),
+        accounts: vec![account.clone()],
+        notify: 0,
+        original: None,
+    }
+}
+
+#[tokio::test]
+async fn what_is_delivered_is_read_byte_for_byte() {
+    let test = TestStore::new(1).await;
+    let mail = test.store.account(&test.accounts[0]);
+    test.deliver(&test.accounts[0], MESSAGE).await;
+    mail.sync().await.unwrap();
+    let inbox = mail.select(&MailboxName::inbox()).await.unwrap().unwrap();
+    assert_eq!(
+        (inbox.messages.len(), inbox.messages[0].uid, inbox.mailbox.uid_next),
+        (1, Uid(1), Uid(2))
+    );
+    let bytes = mail.open(&inbox.messages[0]).await.unwrap();
+    assert_eq!(bytes.read_all(0..u64::MAX).await.unwrap(), MESSAGE);
+    assert_eq!(bytes.read_all(6..10).await.unwrap(), b"a@ex");
+    let structure = mail.structure(&inbox.messages[0]).await.unwrap();
+    assert_eq!(structure.envelope().unwrap().subject.as_deref(), Some(&b"hello"[..]));
+}
+
+#[tokio::test]
+async fn one_message_to_many_accounts_is_one_blob_and_one_entry_each() {
+    let test = TestStore::new(5).await;
+    let message = test.ingest(MESSAGE).await;
+    let mut recipients: Vec<_> = test.accounts.iter().map(to).collect();
+    recipients.push(to(&test.accounts[0]));
+    let results = test
+        .store
+        .deliver(&message, &EnvelopeFrom::default(), &recipients, false)
+        .await;
+    assert!(
+        results.iter().all(|result| matches!(result, Ok(Delivered::Placed(_)))),
+        "{results:?}"
+    );
+    for account in &test.accounts {
+        let inbox = test
+            .store
+            .account(account)
+            .select(&MailboxName::inbox())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(inbox.messages.len(), 1, "{}", account.address);
+        assert_eq!(inbox.messages[0].blob, message.blob());
+    }
+}
+
+#[tokio::test]
+async fn a_group_without_majority_has_its_mail_queued_elsewhere() {
+    let test = TestStore::new(2).await;
+    let (cut, other) = (&test.accounts[0], &test.accounts[1]);
+    assert_ne!(cut.group, other.group);
+    test.set_available(cut.group, false);
+    let message = test.ingest(MESSAGE).await;
+    let results = test
+        .store
+        .deliver(&message, &EnvelopeFrom::default(), &[to(cut), to(other)], false)
+        .await;
+    assert!(
+        matches!(&results[..], [Ok(Delivered::Queued(_)), Ok(Delivered::Placed(_))]),
+        "{results:?}"
+    );
+    for group in 1..=4 {
+        test.set_available(core_types::GroupId(group), false);
+    }
+    let results = test
+        .store
+        .deliver(&message, &EnvelopeFrom::default(), &[to(cut)], false)
+        .await;
+    assert!(matches!(&results[..], [Err(StoreError::Unavailable(_))]), "{results:?}");
+}
+
+#[tokio::test]
+async fn quota_is_enforced_where_the_protocol_can_say_so() {
+    let test = TestStore::new(0).await;
+    let small = test.add_account("small@example.test", Some(10)).await;
+    let message = test.ingest(MESSAGE).await;
+    let results = test
+        .store
+        .deliver(&message, &EnvelopeFrom::default(), &[to(&small)], true)
+        .await;
+    assert!(
+        matches!(&results[..], [Err(StoreError::Refused(Refusal::OverQuota))]),
+        "{results:?}"
+    );
+    let results = test
+        .store
+        .deliver(&message, &EnvelopeFrom::default(), &[to(&small)], false)
+        .await;
+    assert!(matches!(&results[..], [Ok(Delivered::Placed(_))]), "{results:?}");
+}
+
+#[tokio::test]
+async fn a_watcher_hears_of_changes_and_asks_for_them() {
+    let test = TestStore::new(1).await;
+    let mail = test.store.account(&test.accounts[0]);
+    let inbox = mail.mailbox_by_name(&MailboxName::inbox()).await.unwrap().unwrap();
+    let mut watch = mail.watch_mailbox(inbox.guid);
+    test.deliver(&test.accounts[0], MESSAGE).await;
+    watch.changed().await;
+    let changes = mail.changes(inbox.guid, ModSeq(0), 100).await.unwrap().unwrap();
+    assert_eq!(changes.changes.len(), 1);
+    let row = mail.messages(inbox.guid, Uid(0), 10).await.unwrap().remove(0);
+    let stored = mail
+        .store_flags(inbox.guid, &[row.guid], FlagChange::Add, &Flags::system(Flags::SEEN))
+        .await
+        .unwrap();
+    assert!(stored.highest_modseq > row.modseq);
+    assert_eq!(mail.expunge(inbox.guid, &[row.guid], true).await.unwrap(), []);
+    assert_eq!(mail.expunge(inbox.guid, &[row.guid], false).await.unwrap(), [Uid(1)]);
+}
+
+#[tokio::test]
+async fn login_takes_the_right_password_and_confirms_every_no() {
+    let test = TestStore::new(1).await;
+    let directory = test.store.directory();
+    let peer = "192.0.2.1".parse().unwrap();
+    let login = |name: &'static str, password: &'static [u8]| directory.authenticate(name, password, peer);
+    assert_eq!(login("User1@Example.TEST", b"secret").await.unwrap(), test.accounts[0]);
+    assert_eq!(
+        login("user1@example.test", b"wrong").await,
+        Err(directory::LoginError::Wrong)
+    );
+    assert_eq!(
+        login("nobody@example.test", b"secret").await,
+        Err(directory::LoginError::Wrong)
+    );
+    test.set_available(core_types::GroupId::DIRECTORY, false);
+    assert!(
+        login("user1@example.test", b"secret").await.is_ok(),
+        "a yes needs no majority"
+    );
+    let no = login("user1@example.test", b"wrong").await;
+    assert!(matches!(no, Err(directory::LoginError::Unavailable(_))), "{no:?}");
+}
