@@ -251,6 +251,20 @@ impl Group {
     }
 }
 
+impl Group {
+    /// Lets go of every entry that is in the snapshot, and has a new one made if entries were applied since.
+    pub(crate) async fn let_go_of_log(&self) {
+        let status = self.status();
+        if status.snapshot < status.applied {
+            self.trigger_snapshot().await;
+        }
+        if let Some(snapshot) = status.snapshot {
+            // An error says that the replica has stopped; its status tells why.
+            let _ = self.inner.raft.trigger().purge_log(snapshot).await;
+        }
+    }
+}
+
 impl Inner {
     fn node(&self) -> NodeId {
         self.config.node

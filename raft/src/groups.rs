@@ -355,6 +355,11 @@ async fn maintain(inner: Weak<Inner>) {
                 group.trigger_snapshot().await;
             }
         }
+        for key in inner.dependencies.log.pinning(config.log_segments_kept) {
+            if let Some(group) = groups.iter().find(|group| group.group() == key.group) {
+                group.let_go_of_log().await;
+            }
+        }
         if Instant::now() >= digests_at {
             digests_at = Instant::now() + config.digest_interval;
             for group in groups {

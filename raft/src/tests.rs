@@ -122,6 +122,7 @@ pub(super) struct Cluster {
     pub(super) net: Arc<Net>,
     pub(super) machines: BTreeMap<u64, Machine>,
     pub(super) running: BTreeMap<u64, Groups>,
+    logs: BTreeMap<u64, SharedLog>,
     pub(super) config: Config,
     seq: u64,
 }
@@ -145,6 +146,7 @@ impl Cluster {
             net: Arc::default(),
             machines: BTreeMap::new(),
             running: BTreeMap::new(),
+            logs: BTreeMap::new(),
             config,
             seq: 0,
         };
@@ -192,6 +194,7 @@ impl Cluster {
             },
         )
         .unwrap();
+        self.logs.insert(node, log.clone());
         let rpc = Arc::new(LocalRpc {
             node: NodeId(node),
             net: self.net.clone(),
@@ -223,6 +226,7 @@ impl Cluster {
         self.machines[&node].disk.crash_strictly();
         let groups = self.running.remove(&node).unwrap();
         groups.shutdown().await;
+        self.logs.remove(&node);
     }
 
     /// An orderly stop.
@@ -230,6 +234,11 @@ impl Cluster {
         self.net.services.lock().unwrap().remove(&NodeId(node));
         let groups = self.running.remove(&node).unwrap();
         groups.shutdown().await;
+        self.logs.remove(&node);
+    }
+
+    pub(super) fn log(&self, node: u64) -> SharedLog {
+        self.logs[&node].clone()
     }
 
     pub(super) fn group(&self, node: u64) -> Group {

@@ -258,3 +258,42 @@ async fn three_nodes_on_real_directories_come_back_with_everything() {
     }
     cluster.set(2, "after", "x").await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_group_does_not_keep_the_log_of_the_busy_ones() {
+    let mut cluster = Cluster::start_with(1, 1, |config| {
+        config.snapshot_entries = 20;
+        config.log_entries_kept = 2;
+        config.log_segments_kept = 3;
+    })
+    .await;
+    let quiet = cluster.running[&1]
+        .open_group(GroupId(1), LIFE, MachineKind::Directory)
+        .await
+        .unwrap();
+    quiet.initialize(&[NodeId(1)].into()).await.unwrap();
+    let command = cluster.command("quiet", "x");
+    quiet.propose(&command, PATIENCE).await.unwrap();
+    for round in 0..100 {
+        cluster
+            .set(1, &format!("n{}", round % 5), &"x".repeat(100_000))
+            .await
+            .unwrap();
+    }
+    let log = cluster.log(1);
+    cluster.until("the log is let go", |_| log.segment_count() <= 4).await;
+    assert!(quiet.status().purged.is_some());
+    cluster.crash(1).await;
+    cluster.boot(1).await;
+    let quiet = cluster.running[&1]
+        .open_group(GroupId(1), LIFE, MachineKind::Directory)
+        .await
+        .unwrap();
+    quiet.read_barrier(PATIENCE).await.unwrap();
+    let mut seen = None;
+    quiet
+        .read(&mut |view| seen = state::directory::Reader::new(view).setting("quiet").unwrap())
+        .await
+        .unwrap();
+    assert_eq!(seen.as_deref(), Some("x"));
+}
