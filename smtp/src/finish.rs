@@ -22,7 +22,10 @@ pub(crate) async fn finish_data(context: &Context, peer: IpAddr, message: Messag
     let (size, results) = match message.finish().await {
         Ok(ingested) => {
             let enforce_quota = context.role == Role::Lmtp;
-            let results = context.store.deliver(&ingested, &from, &recipients, enforce_quota).await;
+            let results = context
+                .store
+                .deliver(&ingested, &from, &recipients, enforce_quota)
+                .await;
             (ingested.size(), results)
         }
         Err(error) => (0, vec![Err(error); recipients.len()]),
@@ -58,7 +61,11 @@ fn replies(role: Role, results: &[Result<Delivered, StoreError>]) -> Vec<Reply> 
                 let others = results.iter().any(Result::is_ok);
                 if reply.is_permanent() && others {
                     // For good is too much to say: some have it.
-                    Reply::new(451, Enhanced(4, 3, 0), "Not all recipients could be served, try again later")
+                    Reply::new(
+                        451,
+                        Enhanced(4, 3, 0),
+                        "Not all recipients could be served, try again later",
+                    )
                 } else {
                     reply
                 }
@@ -96,7 +103,13 @@ mod tests {
         let queued = Ok(Delivered::Queued(QueueId([2; 16])));
         assert_eq!(codes(Role::Relay, &[placed(), queued]), [250]);
         assert_eq!(codes(Role::Relay, &[placed(), Err(StoreError::Unknown)]), [451]);
-        assert_eq!(codes(Role::Relay, &[Err(StoreError::Full), Err(StoreError::TooLarge("message"))]), [452]);
+        assert_eq!(
+            codes(
+                Role::Relay,
+                &[Err(StoreError::Full), Err(StoreError::TooLarge("message"))]
+            ),
+            [452]
+        );
         let gone = || Err(StoreError::Refused(Refusal::NoSuchAccount));
         assert_eq!(codes(Role::Submission, &[gone(), placed()]), [451]);
         assert_eq!(codes(Role::Submission, &[gone(), gone()]), [550]);

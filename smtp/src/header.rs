@@ -163,8 +163,14 @@ mod tests {
     #[test]
     fn what_is_missing_is_added_and_bcc_left_out() {
         let table = [
-            ("From: a\r\n\r\nbody\r\n", "From: a\r\nDate: D\r\nMessage-ID: <M>\r\n\r\nbody\r\n"),
-            ("date: x\r\nMESSAGE-ID : y\r\n\r\nb", "date: x\r\nMESSAGE-ID : y\r\n\r\nb"),
+            (
+                "From: a\r\n\r\nbody\r\n",
+                "From: a\r\nDate: D\r\nMessage-ID: <M>\r\n\r\nbody\r\n",
+            ),
+            (
+                "date: x\r\nMESSAGE-ID : y\r\n\r\nb",
+                "date: x\r\nMESSAGE-ID : y\r\n\r\nb",
+            ),
             (
                 "Date: x\r\nBCC: one,\r\n two\r\n\tthree\r\nTo: a\r\n b\r\nMessage-ID: y\r\n\r\nBcc: stays\r\n",
                 "Date: x\r\nTo: a\r\n b\r\nMessage-ID: y\r\n\r\nBcc: stays\r\n",
@@ -176,7 +182,10 @@ mod tests {
                 "A-very-long-field-name-that-is-longer-than-any-that-matters: x\r\nDate: a\r\nMessage-ID: b\r\n\r\n",
                 "A-very-long-field-name-that-is-longer-than-any-that-matters: x\r\nDate: a\r\nMessage-ID: b\r\n\r\n",
             ),
-            ("no colon\r\nDate: a\r\nMessage-ID: b\r\n\r\n", "no colon\r\nDate: a\r\nMessage-ID: b\r\n\r\n"),
+            (
+                "no colon\r\nDate: a\r\nMessage-ID: b\r\n\r\n",
+                "no colon\r\nDate: a\r\nMessage-ID: b\r\n\r\n",
+            ),
         ];
         for (text, expected) in table {
             for step in [1, 2, 7, 1000] {

@@ -13,5 +13,5 @@ mod message;
 mod policy;
 mod session;
 
-pub use session::{Context, serve};
+pub use session::{BUSY, Context, serve};
 pub use smtp_proto::Role;

@@ -185,10 +185,7 @@ mod tests {
         for input in [None, Some("RCPT TO:<C@d.example>\r\n"), None, Some("BDAT 0 LAST\r\n")] {
             match input {
                 Some(text) => machine.handle(smtp_proto::Input::Bytes(text.as_bytes()), &mut actions),
-                None => machine.handle(
-                    smtp_proto::Input::Verdict(smtp_proto::Verdict::Accepted),
-                    &mut actions,
-                ),
+                None => machine.handle(smtp_proto::Input::Verdict(smtp_proto::Verdict::Accepted), &mut actions),
             }
         }
         actions
@@ -222,7 +219,10 @@ mod tests {
         transaction.reverse_path = ReversePath::Null;
         transaction.recipients.push(transaction.recipients[0].clone());
         let fields = trace_fields(&transaction, "2001:db8::1".parse().unwrap(), "mx", "0", UnixMillis(0));
-        assert!(fields.starts_with("Return-Path: <>\r\nReceived: from a?b????x? ([IPv6:2001:db8::1])"), "{fields}");
+        assert!(
+            fields.starts_with("Return-Path: <>\r\nReceived: from a?b???x? ([IPv6:2001:db8::1])"),
+            "{fields}"
+        );
         assert!(!fields.contains("for <"));
     }
 

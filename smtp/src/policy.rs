@@ -27,7 +27,11 @@ const RELAYING_DENIED: Reply = Reply::new(550, Enhanced(5, 7, 1), "Relaying deni
 const NO_RELAY_YET: Reply = Reply::new(451, Enhanced(4, 3, 2), "Relaying to other domains is not available yet");
 const FORWARDING_NOT_YET: Reply = Reply::new(451, Enhanced(4, 4, 0), "Relaying is not available yet");
 const ALIASES: Reply = Reply::new(451, Enhanced(4, 3, 5), "The aliases of this address lead too far");
-const DIRECTORY: Reply = Reply::new(450, Enhanced(4, 3, 0), "The directory cannot answer now, try again later");
+const DIRECTORY: Reply = Reply::new(
+    450,
+    Enhanced(4, 3, 0),
+    "The directory cannot answer now, try again later",
+);
 const MAILBOX_FULL: Reply = Reply::new(452, Enhanced(4, 2, 2), "Mailbox full");
 const NEVER_FITS: Reply = Reply::new(552, Enhanced(5, 2, 2), "Message is larger than the mailbox may be");
 const NOT_YOURS: Reply = Reply::new(553, Enhanced(5, 7, 1), "That is not an address of yours");

@@ -14,7 +14,7 @@ use core_types::limits::{
 };
 use directory::Account;
 use mailstore::MailStore;
-use smtp_proto::{Action, Config, Input, Machine, Phase, Reply, Role, Tls, Verdict};
+use smtp_proto::{Action, Config, Input, Machine, Phase, Role, Tls, Verdict};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Duration, Instant};
 use wire::{BoxStream, Connection, Output, OutputError, ServerTls, Shutdown, TlsError};
@@ -149,7 +149,11 @@ impl Session {
 
     async fn read(&mut self) -> Event {
         let in_message = self.machine.phase() == Phase::Message;
-        let capacity = if in_message { SMTP_READ_BYTES_MAX } else { COMMAND_READ_BYTES };
+        let capacity = if in_message {
+            SMTP_READ_BYTES_MAX
+        } else {
+            COMMAND_READ_BYTES
+        };
         if self.input.len() != capacity {
             self.input = vec![0; capacity];
         }
@@ -357,6 +361,8 @@ impl Rate {
     }
 }
 
+/// What a client is told for whom there is no room (`busy` of [`wire::serve_listener`]).
+pub const BUSY: &[u8] = b"421 4.7.0 Too many connections, try again later\r\n";
+
 /// Octets that are read at once outside messages. Cost: this much per idle session.
 const COMMAND_READ_BYTES: usize = 2048;
-

@@ -72,7 +72,11 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     (year, month, day)
 }
@@ -177,7 +181,10 @@ mod tests {
 
     #[test]
     fn a_date_that_is_written_is_read_back() {
-        assert_eq!(format_date(UnixMillis(1_000_000_000_999)), "Sun, 9 Sep 2001 01:46:40 +0000");
+        assert_eq!(
+            format_date(UnixMillis(1_000_000_000_999)),
+            "Sun, 9 Sep 2001 01:46:40 +0000"
+        );
         assert_eq!(format_date(UnixMillis(0)), "Thu, 1 Jan 1970 00:00:00 +0000");
         for day in (0..40_000).step_by(7) {
             let time = UnixMillis(day * 86_400_000 + 43_000);
