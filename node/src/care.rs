@@ -205,16 +205,8 @@ async fn collect(parts: Arc<Parts>) {
         let all_placed = crate::follow::placed_here(&parts).await.len() == ids.len() && !ids.is_empty();
         let read = groups;
         let is_referenced: IsReferenced = Arc::new(move |blob| {
-            for group in &read {
-                let mut referenced = Ok(false);
-                group
-                    .read(&mut |view| referenced = state::mailbox::Reader::new(view).references_blob(blob))
-                    .map_err(|error| BlobError::Peer(error.to_string()))?;
-                if referenced.map_err(|error| BlobError::Peer(error.to_string()))? {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
+            let read = read.clone();
+            Box::pin(async move { referenced_by_any(&read, blob).await })
         });
         match parts.store.blobs().collect_pass(is_referenced, well && all_placed).await {
             Ok(report) if report.removed > 0 => {
@@ -224,6 +216,20 @@ async fn collect(parts: Arc<Parts>) {
             Err(error) => tracing::warn!(%error, "the collection ended early"),
         }
     }
+}
+
+async fn referenced_by_any(groups: &[raft::Group], blob: BlobId) -> Result<bool, BlobError> {
+    for group in groups {
+        let mut referenced = Ok(false);
+        group
+            .read(&mut |view| referenced = state::mailbox::Reader::new(view).references_blob(blob))
+            .await
+            .map_err(|error| BlobError::Peer(error.to_string()))?;
+        if referenced.map_err(|error| BlobError::Peer(error.to_string()))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Lets the groups that this node leads forget what is past its time.

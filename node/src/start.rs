@@ -317,7 +317,7 @@ fn open_index(config: &Config, data_dir: &Path) -> Result<Arc<dyn KvEngine>, Sta
     let (engine, aside) = SledEngine::open_or_set_aside(&data_dir.join("index"), cache_bytes)
         .map_err(|error| StartError::Storage("index", error.to_string()))?;
     if let Some(aside) = aside {
-        tracing::error!(path = %aside.path.display(), reason = aside.reason, "the index was damaged and is rebuilt");
+        tracing::error!(path = %aside.directory.display(), reason = aside.reason, "the index was damaged and is rebuilt");
     }
     Ok(Arc::new(engine))
 }
