@@ -43,7 +43,11 @@ pub(crate) async fn bind_all(
     tls: &Arc<ServerTls>,
     listeners: &mut JoinSet<()>,
 ) -> Result<(), ListenError> {
-    let bind = Binding { parts: Arc::clone(parts), tls: Arc::clone(tls), limiter: Limiter::default() };
+    let bind = Binding {
+        parts: Arc::clone(parts),
+        tls: Arc::clone(tls),
+        limiter: Limiter::default(),
+    };
     let listen = &parts.config.listen;
     let hostname: Arc<str> = parts.config.hostname.as_str().into();
     let roles = [
@@ -53,15 +57,21 @@ pub(crate) async fn bind_all(
         ("lmtp", listen.lmtp, false, Role::Lmtp),
     ];
     for (service, address, implicit_tls, role) in roles {
-        let context = smtp::Context { store: parts.store.clone(), hostname: Arc::clone(&hostname), role };
+        let context = smtp::Context {
+            store: parts.store.clone(),
+            hostname: Arc::clone(&hostname),
+            role,
+        };
         let serve = move |connection: Connection| smtp::serve(connection, context.clone());
-        bind.serve(service, address, implicit_tls, SMTP_BUSY, serve, listeners).await?;
+        bind.serve(service, address, implicit_tls, SMTP_BUSY, serve, listeners)
+            .await?;
     }
     let pop3 = pop3::Context::new(parts.store.clone(), &parts.config.hostname);
     for (service, address, implicit_tls) in [("pop3", listen.pop3, false), ("pop3s", listen.pop3s, true)] {
         let context = pop3.clone();
         let serve = move |connection: Connection| pop3::serve(connection, context.clone());
-        bind.serve(service, address, implicit_tls, POP3_BUSY, serve, listeners).await?;
+        bind.serve(service, address, implicit_tls, POP3_BUSY, serve, listeners)
+            .await?;
     }
     Ok(())
 }
@@ -83,15 +93,22 @@ impl Binding {
         listeners: &mut JoinSet<()>,
     ) -> Result<(), ListenError> {
         let Some(address) = address else { return Ok(()) };
-        let listener =
-            TcpListener::bind(address).await.map_err(|error| ListenError::Bind { service, address, error })?;
+        let listener = TcpListener::bind(address).await.map_err(|error| ListenError::Bind {
+            service,
+            address,
+            error,
+        })?;
         tracing::debug!(service, %address, "listening");
         let plain_login = match self.parts.config.plain_login {
             PlainLogin::Loopback => wire::PlainLogin::Loopback,
             PlainLogin::Never => wire::PlainLogin::Never,
             PlainLogin::Always => wire::PlainLogin::Always,
         };
-        let listening = Listening { tls: Some(Arc::clone(&self.tls)), implicit_tls, plain_login };
+        let listening = Listening {
+            tls: Some(Arc::clone(&self.tls)),
+            implicit_tls,
+            plain_login,
+        };
         listeners.spawn(serve_listener(
             listener,
             listening,
