@@ -105,6 +105,12 @@ impl Session {
             ..
         } = appending;
         let placed = mail.append(mailbox, &message, flags, date).await?;
+        if let Ok((_, _, selected)) = self.selected()
+            && selected.guid == mailbox
+        {
+            // The session sees its own writes, whether the watch has heard of them yet or not.
+            selected.watch.note_change();
+        }
         Ok(Answer::ok_with(
             Code::AppendUid(placed.uid_validity, placed.uid),
             "APPEND completed",
