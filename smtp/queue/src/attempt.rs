@@ -14,8 +14,8 @@ use mailstore::{Ingested, StoreError};
 use state::rows::{QueueEntry, QueuedRecipient, RecipientState};
 use state::{MailboxOp, Refusal};
 
-use crate::dsn::{Action, Reported, Status};
-use crate::report;
+use crate::dsn::{Action, Origin, Reported, Status};
+use crate::report::{Elsewhere, Reporter};
 use crate::schedule::{millis, next_attempt};
 use crate::worker::Worker;
 
@@ -206,7 +206,8 @@ async fn tell_sender(
                 Fate::Delivered | Fate::Later(_) | Fate::Never(..) => return None,
             };
             Some(Reported {
-                recipient,
+                address: &recipient.address,
+                original: recipient.original.as_deref(),
                 action,
                 status,
                 reason,
@@ -220,7 +221,13 @@ async fn tell_sender(
     if !(worker.leads)(group) {
         return Err(StoreError::Unavailable("another node leads the group now".to_owned()));
     }
-    report::send(worker, entry, &reported).await
+    let reporter = Reporter {
+        store: &worker.store,
+        hostname: &worker.hostname,
+    };
+    let failed = reported.iter().any(|reported| reported.action == Action::Failed);
+    let elsewhere = if failed { Elsewhere::Hold } else { Elsewhere::Omit };
+    reporter.send(&Origin::from(entry), &reported, elsewhere).await
 }
 
 /// What an attempt leaves of its time for the report and the word to the group.

@@ -3,8 +3,8 @@
 //! Invariants: whatever the values hold, no line and no field is begun by them (controls become `?`), and the boundary is
 //! one that the returned message cannot know. Not here: when a report is due, and to whom it goes.
 
-use core_types::UnixMillis;
-use state::rows::{QueueEntry, QueuedRecipient};
+use core_types::{Address, BlobId, UnixMillis};
+use state::rows::QueueEntry;
 
 /// What became of a recipient (RFC 3464 2.3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,11 +19,46 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status(pub u8, pub u16, pub u16);
 
+/// The message that a report is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// MAIL FROM, to whom the report goes; `None` is the null reverse-path, which gets none.
+    pub sender: Option<&'a Address>,
+    /// RFC 3461 RET=FULL.
+    pub return_full: bool,
+    /// RFC 3461 ENVID, decoded.
+    pub envelope_id: Option<&'a str>,
+    /// Whether MAIL had SMTPUTF8.
+    pub smtputf8: bool,
+    /// The message's bytes.
+    pub blob: BlobId,
+    /// Their number.
+    pub size: u64,
+    /// When it came.
+    pub arrived: UnixMillis,
+}
+
+impl<'a> From<&'a QueueEntry> for Origin<'a> {
+    fn from(entry: &'a QueueEntry) -> Self {
+        Self {
+            sender: entry.reverse_path.as_ref(),
+            return_full: entry.return_full,
+            envelope_id: entry.envelope_id.as_deref(),
+            smtputf8: entry.smtputf8,
+            blob: entry.blob,
+            size: entry.size,
+            arrived: entry.created,
+        }
+    }
+}
+
 /// One recipient in a report.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Reported<'a> {
-    /// The recipient, with what the sender called it (ORCPT).
-    pub recipient: &'a QueuedRecipient,
+    /// RCPT TO.
+    pub address: &'a Address,
+    /// What the sender called it (RFC 3461 ORCPT), decoded, with its type.
+    pub original: Option<&'a str>,
     /// What became of it.
     pub action: Action,
     /// Why, as a code.
@@ -50,8 +85,8 @@ pub struct StatusReport<'a> {
     pub id: &'a str,
     /// Now.
     pub now: UnixMillis,
-    /// The message: its sender, its envelope id, when it came.
-    pub entry: &'a QueueEntry,
+    /// The message.
+    pub origin: Origin<'a>,
     /// The recipients that it is about.
     pub recipients: &'a [Reported<'a>],
     /// What is returned.
@@ -91,10 +126,10 @@ impl StatusReport<'_> {
             hostname,
             id,
             now,
-            entry,
+            origin,
             ..
         } = self;
-        let to = entry.reverse_path.as_ref().map(ToString::to_string).unwrap_or_default();
+        let to = origin.sender.map(ToString::to_string).unwrap_or_default();
         let failed = self
             .recipients
             .iter()
@@ -117,7 +152,7 @@ impl StatusReport<'_> {
     fn for_people(&self, out: &mut String) {
         out.push_str(&format!("This is the mail server {}.\r\n\r\n", self.hostname));
         for reported in self.recipients {
-            let address = line(&reported.recipient.address.to_string());
+            let address = line(&reported.address.to_string());
             let reason = line(reported.reason);
             out.push_str(&match reported.action {
                 Action::Failed => {
@@ -133,20 +168,20 @@ impl StatusReport<'_> {
     }
 
     fn for_programs(&self, out: &mut String) {
-        if let Some(envelope_id) = &self.entry.envelope_id {
+        if let Some(envelope_id) = self.origin.envelope_id {
             out.push_str(&format!("Original-Envelope-Id: {}\r\n", line(envelope_id)));
         }
         out.push_str(&format!(
             "Reporting-MTA: dns; {}\r\nArrival-Date: {}\r\n",
             self.hostname,
-            mime::format_date(self.entry.created)
+            mime::format_date(self.origin.arrived)
         ));
         for reported in self.recipients {
             out.push_str("\r\n");
-            if let Some(original) = &reported.recipient.original {
+            if let Some(original) = reported.original {
                 out.push_str(&format!("Original-Recipient: {}\r\n", line(original)));
             }
-            let address = &reported.recipient.address;
+            let address = reported.address;
             let address_type = if address.is_ascii() { "rfc822" } else { "utf-8" };
             let action = match reported.action {
                 Action::Failed => "failed",
@@ -179,42 +214,13 @@ const LINE_CHARS_MAX: usize = 200;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core_types::{Address, BlobId, MessageGuid, QueueId};
-    use state::command::Receipts;
-    use state::rows::RecipientState;
-
-    fn entry() -> QueueEntry {
-        QueueEntry {
-            id: QueueId([1; 16]),
-            blob: BlobId([2; 32]),
-            size: 10,
-            receipts: Receipts::default(),
-            reverse_path: Some(Address::parse("sender@example.org").unwrap()),
-            return_full: false,
-            envelope_id: Some("env\r\nX: 1".to_owned()),
-            smtputf8: false,
-            recipients: vec![QueuedRecipient {
-                address: Address::parse("user@example.test").unwrap(),
-                guid: MessageGuid([3; 16]),
-                account: None,
-                notify: 2,
-                original: Some("rfc822;list@example.test".to_owned()),
-                state: RecipientState::Waiting(None),
-            }],
-            created: UnixMillis(1_000_000_000_000),
-            expires: UnixMillis(1_000_000_500_000),
-            next_attempt: UnixMillis(0),
-            attempts: 3,
-            held: None,
-            attempt: None,
-            structure: Vec::new(),
-        }
-    }
 
     fn report(action: Action, reason: &str, returned: Returned<'_>) -> String {
-        let entry = entry();
+        let sender = Address::parse("sender@example.org").unwrap();
+        let address = Address::parse("user@example.test").unwrap();
         let recipients = [Reported {
-            recipient: &entry.recipients[0],
+            address: &address,
+            original: Some("rfc822;list@example.test"),
             action,
             status: Status(4, 4, 7),
             reason,
@@ -223,7 +229,15 @@ mod tests {
             hostname: "mx.example.test",
             id: "0123",
             now: UnixMillis(1_000_000_600_000),
-            entry: &entry,
+            origin: Origin {
+                sender: Some(&sender),
+                return_full: false,
+                envelope_id: Some("env\r\nX: 1"),
+                smtputf8: false,
+                blob: BlobId([2; 32]),
+                size: 10,
+                arrived: UnixMillis(1_000_000_000_000),
+            },
             recipients: &recipients,
             returned,
         };

@@ -12,5 +12,6 @@ mod report;
 mod schedule;
 mod worker;
 
-pub use dsn::{Action, Reported, Returned, Status, StatusReport};
+pub use dsn::{Action, Origin, Reported, Returned, Status, StatusReport};
+pub use report::{Elsewhere, Reporter};
 pub use worker::{Leads, Worker, run};

@@ -3,109 +3,149 @@
 //! Invariant: nothing is ever reported to the null reverse-path, and a report has it itself, so that no report makes
 //! another (RFC 5321 4.5.5). A crash between the report and the entry's change makes a second report, never none.
 
+use core_types::Address;
 use core_types::limits::{QUEUE_RETURN_BYTES_MAX, QUEUE_RETURN_HEADER_BYTES_MAX};
-use directory::Recipient;
-use mailstore::{DeliverTo, EnvelopeFrom, Ingested, StoreError};
-use state::rows::QueueEntry;
+use directory::{Account, Recipient};
+use mailstore::{DeliverTo, EnvelopeFrom, Ingested, MailStore, StoreError};
 
-use crate::dsn::{Reported, Returned, StatusReport};
-use crate::worker::Worker;
+use crate::dsn::{Origin, Reported, Returned, StatusReport};
 
 /// Why a report to a sender elsewhere is held.
 const NO_RELAY_YET: &str = "waits until mail can be relayed";
 
-/// Sends one report about these recipients to the entry's sender, if it has one. Durable when it returns `Ok`.
-pub(crate) async fn send(worker: &Worker, entry: &QueueEntry, recipients: &[Reported<'_>]) -> Result<(), StoreError> {
-    let Some(sender) = entry.reverse_path.as_ref().filter(|_| !recipients.is_empty()) else {
-        return Ok(());
-    };
-    let store = &worker.store;
-    let (accounts, elsewhere) = match store.directory().recipient(sender).await {
-        Ok(Recipient::Known { accounts, foreign }) => (accounts, foreign),
-        Ok(Recipient::NotLocal) => (Vec::new(), vec![sender.clone()]),
-        Ok(Recipient::Unknown | Recipient::TooMany) => {
-            tracing::warn!(entry = %entry.id, "the sender does not exist: no report");
+/// Who reports.
+#[derive(Clone, Copy)]
+pub struct Reporter<'a> {
+    /// Where reports are delivered.
+    pub store: &'a MailStore,
+    /// The name under which is reported.
+    pub hostname: &'a str,
+}
+
+/// What becomes of a report whose sender is elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// It is held in the queue until mail can be relayed.
+    Hold,
+    /// It is not made: a sender can be forged, and what anybody can order must not fill the queue.
+    Omit,
+}
+
+impl Reporter<'_> {
+    /// Sends one report about these recipients to the message's sender, if it has one.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the report is not durable.
+    pub async fn send(
+        &self,
+        origin: &Origin<'_>,
+        recipients: &[Reported<'_>],
+        elsewhere: Elsewhere,
+    ) -> Result<(), StoreError> {
+        let Some(sender) = origin.sender.filter(|_| !recipients.is_empty()) else {
+            return Ok(());
+        };
+        let (accounts, foreign) = match self.store.directory().recipient(sender).await {
+            Ok(Recipient::Known { accounts, foreign }) => (accounts, foreign),
+            Ok(Recipient::NotLocal) => (Vec::new(), vec![sender.clone()]),
+            Ok(Recipient::Unknown | Recipient::TooMany) => {
+                tracing::warn!(blob = %origin.blob, "the sender does not exist: no report");
+                return Ok(());
+            }
+            Err(error) => return Err(StoreError::Unavailable(error.to_string())),
+        };
+        let foreign = if elsewhere == Elsewhere::Hold {
+            foreign
+        } else {
+            Vec::new()
+        };
+        if accounts.is_empty() && foreign.is_empty() {
             return Ok(());
         }
-        Err(error) => return Err(StoreError::Unavailable(error.to_string())),
-    };
-    let message = write(worker, entry, recipients).await?;
-    let from = EnvelopeFrom {
-        smtputf8: entry.smtputf8,
-        ..EnvelopeFrom::default()
-    };
-    if !accounts.is_empty() {
+        let message = self.write(origin, recipients).await?;
+        let from = EnvelopeFrom {
+            smtputf8: origin.smtputf8,
+            ..EnvelopeFrom::default()
+        };
+        self.deliver(&message, &from, sender, accounts).await?;
+        if !foreign.is_empty() {
+            self.store.enqueue_held(&message, &from, &foreign, NO_RELAY_YET).await?;
+        }
+        tracing::info!(blob = %origin.blob, recipients = recipients.len(), "report sent");
+        Ok(())
+    }
+
+    async fn deliver(
+        &self,
+        message: &Ingested,
+        from: &EnvelopeFrom,
+        sender: &Address,
+        accounts: Vec<Account>,
+    ) -> Result<(), StoreError> {
+        if accounts.is_empty() {
+            return Ok(());
+        }
         let to = DeliverTo {
             address: sender.clone(),
             accounts,
             notify: 0,
             original: None,
         };
-        match store.deliver(&message, &from, &[to], false).await.pop() {
+        match self.store.deliver(message, from, &[to], false).await.pop() {
             Some(Err(StoreError::Refused(refusal))) => {
-                tracing::warn!(entry = %entry.id, %refusal, "the sender does not take the report");
+                tracing::warn!(%refusal, "the sender does not take the report");
+                Ok(())
             }
-            Some(Err(error)) => return Err(error),
-            Some(Ok(_)) | None => {}
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) | None => Ok(()),
         }
     }
-    if !elsewhere.is_empty() {
-        store.enqueue_held(&message, &from, &elsewhere, NO_RELAY_YET).await?;
-    }
-    tracing::info!(entry = %entry.id, recipients = recipients.len(), "report sent");
-    Ok(())
-}
 
-async fn write(worker: &Worker, entry: &QueueEntry, recipients: &[Reported<'_>]) -> Result<Ingested, StoreError> {
-    let store = &worker.store;
-    let whole = entry.return_full && entry.size <= QUEUE_RETURN_BYTES_MAX;
-    let returned = returned_bytes(worker, entry, whole).await;
-    let report = StatusReport {
-        hostname: &worker.hostname,
-        id: &store.new_message_guid().to_string(),
-        now: store.clock().now(),
-        entry,
-        recipients,
-        returned: if whole {
-            Returned::Message(&returned)
-        } else {
-            Returned::Header(&returned)
-        },
-    };
-    let mut ingest = store.ingest();
-    ingest.write(&report.to_message()).await?;
-    store.finish_ingest(ingest).await
-}
-
-/// The message or its header; nothing, when its bytes cannot be had: the report is worth more than what it returns.
-async fn returned_bytes(worker: &Worker, entry: &QueueEntry, whole: bool) -> Vec<u8> {
-    let end = if whole {
-        entry.size
-    } else {
-        QUEUE_RETURN_HEADER_BYTES_MAX
-    };
-    let bytes = match worker.store.open_blob(entry.blob).await {
-        Ok(blob) => blob.read_all(0..end).await,
-        Err(error) => Err(error),
-    };
-    let mut bytes = bytes.unwrap_or_else(|error| {
-        tracing::warn!(entry = %entry.id, %error, "the report returns nothing of the message");
-        Vec::new()
-    });
-    if !whole {
-        let header = bytes
-            .windows(4)
-            .position(|window| window == b"\r\n\r\n")
-            .map(|at| at + 2);
-        // A header that is cut ends with a whole line.
-        let last_line = || {
-            bytes
-                .windows(2)
-                .rposition(|window| window == b"\r\n")
-                .map_or(0, |at| at + 2)
+    async fn write(&self, origin: &Origin<'_>, recipients: &[Reported<'_>]) -> Result<Ingested, StoreError> {
+        let whole = origin.return_full && origin.size <= QUEUE_RETURN_BYTES_MAX;
+        let returned = self.returned_bytes(origin, whole).await;
+        let report = StatusReport {
+            hostname: self.hostname,
+            id: &self.store.new_message_guid().to_string(),
+            now: self.store.clock().now(),
+            origin: *origin,
+            recipients,
+            returned: if whole {
+                Returned::Message(&returned)
+            } else {
+                Returned::Header(&returned)
+            },
         };
-        let length = header.unwrap_or_else(last_line);
-        bytes.truncate(length);
+        let mut ingest = self.store.ingest();
+        ingest.write(&report.to_message()).await?;
+        self.store.finish_ingest(ingest).await
     }
-    bytes
+
+    /// The message or its header; nothing, when its bytes cannot be had: the report is worth more than what it returns.
+    async fn returned_bytes(&self, origin: &Origin<'_>, whole: bool) -> Vec<u8> {
+        let end = if whole {
+            origin.size
+        } else {
+            QUEUE_RETURN_HEADER_BYTES_MAX
+        };
+        let bytes = match self.store.open_blob(origin.blob).await {
+            Ok(blob) => blob.read_all(0..end).await,
+            Err(error) => Err(error),
+        };
+        let mut bytes = bytes.unwrap_or_else(|error| {
+            tracing::warn!(blob = %origin.blob, %error, "the report returns nothing of the message");
+            Vec::new()
+        });
+        if !whole {
+            bytes.truncate(header_length(&bytes));
+        }
+        bytes
+    }
+}
+
+/// Octets of the header block without its empty line; of one that is cut, whole lines.
+fn header_length(bytes: &[u8]) -> usize {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+    let last_line = || bytes.windows(2).rposition(|window| window == b"\r\n");
+    end.or_else(last_line).map_or(0, |at| at + 2)
 }
