@@ -24,6 +24,12 @@ pub struct Client {
 }
 
 impl Client {
+    /// The socket of the node with this data directory, whether it answers or not.
+    #[must_use]
+    pub fn of_node(data_dir: &Path) -> Self {
+        Self { socket: data_dir.join(SOCKET) }
+    }
+
     /// The socket of the node whose data directory this is; of a quickstart's directory, of the first node that answers.
     ///
     /// # Errors

@@ -201,6 +201,10 @@ pub const SMTP_COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 pub const SMTP_DATA_RATE_MIN: u64 = 500;
 /// Over how long the rate of DATA is averaged.
 pub const SMTP_DATA_RATE_WINDOW: Duration = Duration::from_secs(60);
+/// How long the relay listener waits for a client that speaks before the greeting.
+pub const SMTP_EARLY_TALKER_WAIT: Duration = Duration::from_millis(100);
+/// How long a closed connection is read from, so that the client gets our last reply.
+pub const SMTP_LINGER: Duration = Duration::from_secs(1);
 /// How long a TLS handshake may take.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
