@@ -191,7 +191,10 @@ impl Client {
     /// A command that succeeds.
     pub async fn ok(&mut self, command: &str) -> String {
         let answer = self.command(command).await;
-        assert!(answer.lines().any(|line| line.starts_with("TAG OK")), "{command}: {answer}");
+        assert!(
+            answer.lines().any(|line| line.starts_with("TAG OK")),
+            "{command}: {answer}"
+        );
         answer
     }
 

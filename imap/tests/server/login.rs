@@ -6,14 +6,25 @@ use crate::client::{Client, Coming, Server};
 async fn a_session_greets_logs_in_and_ends() {
     let server = Server::new().await;
     let (mut client, greeting) = server.connect_as(Coming::default()).await;
-    assert!(greeting.contains("AUTH=PLAIN") && !greeting.contains("UIDPLUS"), "{greeting}");
+    assert!(
+        greeting.contains("AUTH=PLAIN") && !greeting.contains("UIDPLUS"),
+        "{greeting}"
+    );
     client.fails("SELECT INBOX", "BAD").await;
     client.fails("FETCH 1 FLAGS", "BAD").await;
     let answer = client.ok("LOGIN user1@example.test secret").await;
-    assert!(answer.contains("[CAPABILITY IMAP4rev1") && answer.contains("UIDPLUS"), "{answer}");
+    assert!(
+        answer.contains("[CAPABILITY IMAP4rev1") && answer.contains("UIDPLUS"),
+        "{answer}"
+    );
     client.fails("LOGIN user1@example.test secret", "BAD").await;
     client.fails("FETCH 1 FLAGS", "BAD").await;
-    assert!(client.ok("NAMESPACE").await.contains("* NAMESPACE ((\"\" \"/\")) NIL NIL"));
+    assert!(
+        client
+            .ok("NAMESPACE")
+            .await
+            .contains("* NAMESPACE ((\"\" \"/\")) NIL NIL")
+    );
     assert!(client.ok("ID NIL").await.contains("* ID (\"name\" \"Everpost\")"));
     let answer = client.command("LOGOUT").await;
     assert!(answer.starts_with("* BYE") && answer.contains("TAG OK"), "{answer}");
@@ -75,9 +86,16 @@ async fn imap_login_clear() {
         ..Coming::default()
     };
     let (mut client, greeting) = server.connect_as(coming).await;
-    assert!(greeting.contains("LOGINDISABLED") && !greeting.contains("AUTH="), "{greeting}");
-    client.fails("LOGIN user1@example.test secret", "NO [PRIVACYREQUIRED]").await;
-    client.fails("LOGIN user1@example.test wrong", "NO [PRIVACYREQUIRED]").await;
+    assert!(
+        greeting.contains("LOGINDISABLED") && !greeting.contains("AUTH="),
+        "{greeting}"
+    );
+    client
+        .fails("LOGIN user1@example.test secret", "NO [PRIVACYREQUIRED]")
+        .await;
+    client
+        .fails("LOGIN user1@example.test wrong", "NO [PRIVACYREQUIRED]")
+        .await;
     client.fails("AUTHENTICATE PLAIN", "NO [PRIVACYREQUIRED]").await;
     client.fails("STARTTLS", "BAD").await;
 }
@@ -126,7 +144,11 @@ async fn imap_max_sessions() {
     // The place is free as soon as the session is over.
     loop {
         tokio::task::yield_now().await;
-        if client.command("LOGIN user1@example.test secret").await.contains("TAG OK") {
+        if client
+            .command("LOGIN user1@example.test secret")
+            .await
+            .contains("TAG OK")
+        {
             break;
         }
     }

@@ -41,7 +41,14 @@ async fn imap_literal_nonsync_huge() {
 async fn syntax_errors_do_not_end_the_session() {
     let server = Server::new().await;
     let mut client = server.select().await;
-    for command in ["FETCH 1 (FLAGS", "LOGIN \"abc", "NOSUCH", "FETCH", "SEARCH", "STORE 1 FLAGS"] {
+    for command in [
+        "FETCH 1 (FLAGS",
+        "LOGIN \"abc",
+        "NOSUCH",
+        "FETCH",
+        "SEARCH",
+        "STORE 1 FLAGS",
+    ] {
         client.fails(command, "BAD").await;
     }
     client.send("* NOOP\r\n").await;
@@ -88,7 +95,9 @@ async fn imap_search_regexish() {
     let mut client = server.select().await;
     client.append("INBOX", &message).await;
     let needle = format!("{}b", "a".repeat(60 * 1024));
-    let answer = client.command(&format!("SEARCH BODY {{{}+}}\r\n{needle}", needle.len())).await;
+    let answer = client
+        .command(&format!("SEARCH BODY {{{}+}}\r\n{needle}", needle.len()))
+        .await;
     assert!(answer.contains("* SEARCH\n"), "{answer}");
 }
 
