@@ -210,7 +210,12 @@ pub(crate) async fn add_node(State(context): State<Context>, body: Bytes) -> Ans
     let (token_key, token) = context.node.new_join_token().await?;
     let valid = u64::try_from(TOKEN_VALID.as_millis()).unwrap_or(u64::MAX);
     let expires = context.store.clock().now().saturating_add(valid);
-    let op = DirectoryOp::AddJoinToken { token_key, site, name: request.name, expires };
+    let op = DirectoryOp::AddJoinToken {
+        token_key,
+        site,
+        name: request.name,
+        expires,
+    };
     settle(directory.propose(op).await?)?;
     Ok(Json(api::JoinToken {
         token,

@@ -64,7 +64,11 @@ impl BlobStore {
             report.checked += ids.len() as u64;
             let (mut referenced, mut unreferenced) = (Vec::new(), Vec::new());
             for id in ids {
-                if is_referenced(id).await? { referenced.push(id) } else { unreferenced.push(id) }
+                if is_referenced(id).await? {
+                    referenced.push(id)
+                } else {
+                    unreferenced.push(id)
+                }
             }
             for id in referenced {
                 self.pins().unmark(id);

@@ -54,9 +54,14 @@ pub(crate) fn spawn_all(parts: &Arc<Parts>, tasks: &mut JoinSet<()>) {
     tasks.spawn(prune(Arc::clone(parts)));
     tasks.spawn(sync_manifest(Arc::clone(parts)));
     tasks.spawn(release_log(Arc::clone(parts)));
-    let (store, groups, shutdown) = (parts.store.clone(), parts.groups.clone(), parts.shutdown.clone());
-    let is_leader = Arc::new(move |group| leads(&groups, group));
-    tasks.spawn(queue::run(store, parts.identity.node(), is_leader, shutdown));
+    let groups = parts.groups.clone();
+    let worker = queue::Worker {
+        store: parts.store.clone(),
+        node: parts.identity.node(),
+        hostname: parts.config.hostname.as_str().into(),
+        leads: Arc::new(move |group| leads(&groups, group)),
+    };
+    tasks.spawn(queue::run(worker, parts.shutdown.clone()));
 }
 
 /// Returns, with the reason, when a sync failed.
@@ -85,7 +90,9 @@ struct GroupReferences {
 #[async_trait]
 impl References for GroupReferences {
     async fn page(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<BlobId>, BlobError> {
-        let read = self.groups.query(self.group, |view| state::mailbox::Reader::new(view).all_blobs(after, limit));
+        let read = self.groups.query(self.group, |view| {
+            state::mailbox::Reader::new(view).all_blobs(after, limit)
+        });
         read.await.map_err(|error| BlobError::Peer(error.to_string()))
     }
 }
@@ -111,7 +118,10 @@ async fn repair(parts: Arc<Parts>) {
             let voters: Vec<_> = status.membership.voters.iter().copied().collect();
             let mut whole = true;
             if id != GroupId::DIRECTORY {
-                let references = GroupReferences { groups: Arc::clone(parts.store.groups()), group: id };
+                let references = GroupReferences {
+                    groups: Arc::clone(parts.store.groups()),
+                    group: id,
+                };
                 match parts.repairer.repair_pass(&references, &voters).await {
                     Ok(report) => {
                         whole = report.missing == 0;
@@ -128,16 +138,20 @@ async fn repair(parts: Arc<Parts>) {
             }
             let member = status.membership.voters.contains(&node) || status.membership.learners.contains(&node);
             if caught_up == 0 && whole && member && applied > 0 {
-                let op = GroupOp::CaughtUp { replica: node, index: applied };
+                let op = GroupOp::CaughtUp {
+                    replica: node,
+                    index: applied,
+                };
                 if let Err(error) = parts.store.propose_group_op(id, op).await {
                     tracing::debug!(group = %id, %error, "caught up, but that could not be written now");
                 }
             }
         }
-        let behind = parts.health.repairs().0 > 0 || parts.groups.list().iter().any(|group| {
-            let membership = group.membership();
-            membership.learners.contains(&node)
-        });
+        let behind = parts.health.repairs().0 > 0
+            || parts.groups.list().iter().any(|group| {
+                let membership = group.membership();
+                membership.learners.contains(&node)
+            });
         let pause = if behind { REPAIR_SOON } else { REPAIR_EVERY };
         tokio::select! {
             biased;
@@ -172,7 +186,12 @@ async fn refetch(parts: Arc<Parts>) {
     }));
     while let Some(blob) = wrong.recv().await {
         let node = parts.identity.node();
-        let nodes: BTreeSet<_> = parts.groups.list().iter().flat_map(|group| group.membership().voters).collect();
+        let nodes: BTreeSet<_> = parts
+            .groups
+            .list()
+            .iter()
+            .flat_map(|group| group.membership().voters)
+            .collect();
         let nodes: Vec<_> = nodes.into_iter().collect();
         let peers: Vec<_> = others(node, &nodes).collect();
         match parts.fetcher.fetch(blob, &peers).await {
@@ -199,18 +218,33 @@ async fn collect(parts: Arc<Parts>) {
         let groups = parts.groups.list();
         let well = groups.iter().all(|group| {
             let status = group.status();
-            status.closed.is_none() && status.alarm.is_none() && status.committed.is_some_and(|index| status.applied >= Some(index))
+            status.closed.is_none()
+                && status.alarm.is_none()
+                && status.committed.is_some_and(|index| status.applied >= Some(index))
         });
-        let ids: Vec<GroupId> = groups.iter().map(raft::Group::group).filter(|id| *id != GroupId::DIRECTORY).collect();
+        let ids: Vec<GroupId> = groups
+            .iter()
+            .map(raft::Group::group)
+            .filter(|id| *id != GroupId::DIRECTORY)
+            .collect();
         let all_placed = crate::follow::placed_here(&parts).await.len() == ids.len() && !ids.is_empty();
         let read = groups;
         let is_referenced: IsReferenced = Arc::new(move |blob| {
             let read = read.clone();
             Box::pin(async move { referenced_by_any(&read, blob).await })
         });
-        match parts.store.blobs().collect_pass(is_referenced, well && all_placed).await {
+        match parts
+            .store
+            .blobs()
+            .collect_pass(is_referenced, well && all_placed)
+            .await
+        {
             Ok(report) if report.removed > 0 => {
-                tracing::info!(removed = report.removed, bytes = report.removed_bytes, "unreferenced blobs removed");
+                tracing::info!(
+                    removed = report.removed,
+                    bytes = report.removed_bytes,
+                    "unreferenced blobs removed"
+                );
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "the collection ended early"),

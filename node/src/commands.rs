@@ -53,7 +53,9 @@ pub fn cluster_init(config: &Config, name: &str, site_name: &str, mailbox_groups
         address: address.clone(),
         mailbox_groups,
     };
-    let seed = Seed { nodes: vec![(node, address, key.public())] };
+    let seed = Seed {
+        nodes: vec![(node, address, key.public())],
+    };
     let identity = NodeIdentity::new(key, &certificate, authority.certificate()).map_err(|error| failed(&error))?;
     files::write_value(&disk, FOUNDING, &founding).map_err(|error| failed(&error))?;
     files::write_value(&disk, SEED, &seed).map_err(|error| failed(&error))?;
@@ -79,9 +81,14 @@ pub async fn node_join(config: &Config, token: &str) -> Result<NodeId, Failure> 
             key
         }
     };
-    let request = JoinRequest { node_key: key.public(), address: address_of(config)? };
+    let request = JoinRequest {
+        node_key: key.public(),
+        address: address_of(config)?,
+    };
     let request = codec::encode(JOIN_VERSION, &request, JOIN_MESSAGE_BYTES_MAX).map_err(|error| failed(&error))?;
-    let socket = UdpSocket::bind("[::]:0").or_else(|_| UdpSocket::bind("0.0.0.0:0")).map_err(|error| failed(&error))?;
+    let socket = UdpSocket::bind("[::]:0")
+        .or_else(|_| UdpSocket::bind("0.0.0.0:0"))
+        .map_err(|error| failed(&error))?;
     socket.set_nonblocking(true).map_err(|error| failed(&error))?;
     let joiner = Joiner {
         token,
@@ -90,19 +97,20 @@ pub async fn node_join(config: &Config, token: &str) -> Result<NodeId, Failure> 
         resolver: Arc::new(SystemResolver),
         tuning: Tuning::default(),
     };
-    let answer = transport::join(joiner, request.into(), JOIN_PATIENCE).await.map_err(|error| {
-        let exit = match &error {
-            JoinError::Unreachable(_) => Exit::Unreachable,
-            JoinError::TokenRefused | JoinError::Refused(_) | JoinError::WrongCluster { .. } => Exit::NotAllowed,
-            JoinError::NoAnswer(_) => Exit::TryAgain,
-            _ => Exit::Failed,
-        };
-        Failure::new(exit, error.to_string())
-    })?;
+    let answer = transport::join(joiner, request.into(), JOIN_PATIENCE)
+        .await
+        .map_err(|error| {
+            let exit = match &error {
+                JoinError::Unreachable(_) => Exit::Unreachable,
+                JoinError::TokenRefused | JoinError::Refused(_) | JoinError::WrongCluster { .. } => Exit::NotAllowed,
+                JoinError::NoAnswer(_) => Exit::TryAgain,
+                _ => Exit::Failed,
+            };
+            Failure::new(exit, error.to_string())
+        })?;
     let answer: JoinAnswer =
         codec::decode(JOIN_VERSION, &answer, JOIN_MESSAGE_BYTES_MAX).map_err(|error| failed(&error))?;
-    let identity =
-        NodeIdentity::new(key, &answer.certificate, &answer.authority).map_err(|error| failed(&error))?;
+    let identity = NodeIdentity::new(key, &answer.certificate, &answer.authority).map_err(|error| failed(&error))?;
     files::write_value(&disk, SEED, &Seed { nodes: answer.nodes }).map_err(|error| failed(&error))?;
     let bytes = identity.to_bytes().map_err(|error| failed(&error))?;
     files::write(&disk, IDENTITY, &bytes).map_err(|error| failed(&error))?;
@@ -123,9 +131,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         };
         Failure::new(exit, error.to_string())
     })?;
-    let signal = |kind| {
-        tokio::signal::unix::signal(kind).map_err(|error| Failure::new(Exit::Failed, error.to_string()))
-    };
+    let signal =
+        |kind| tokio::signal::unix::signal(kind).map_err(|error| Failure::new(Exit::Failed, error.to_string()));
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     let failure = tokio::select! {
@@ -145,11 +152,15 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 }
 
 fn open_empty(config: &Config) -> Result<RealDisk, Failure> {
-    let disk = RealDisk::open(&config.data_dir).map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
+    let disk =
+        RealDisk::open(&config.data_dir).map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
     match disk.open(IDENTITY, core_types::OpenMode::Read) {
         Ok(_) => Err(Failure::new(
             Exit::Exists,
-            format!("the data directory {} belongs to a node already", config.data_dir.display()),
+            format!(
+                "the data directory {} belongs to a node already",
+                config.data_dir.display()
+            ),
         )),
         Err(_) => Ok(disk),
     }

@@ -57,7 +57,11 @@ impl JoinService for Joining {
         let request: JoinRequest =
             codec::decode(JOIN_VERSION, &request, JOIN_MESSAGE_BYTES_MAX).map_err(|error| refused(&error))?;
         let directory = parts.store.directory();
-        let op = DirectoryOp::JoinNode { token_key, node_key: request.node_key, address: request.address };
+        let op = DirectoryOp::JoinNode {
+            token_key,
+            node_key: request.node_key,
+            address: request.address,
+        };
         let node = match directory.propose(op).await.map_err(|error| refused(&error))? {
             Outcome::NodeAdded { node } => node,
             Outcome::Refused(refusal) => return Err(refused(&refusal)),
@@ -68,10 +72,15 @@ impl JoinService for Joining {
         let (Some(cluster), Some(row)) = (cluster, row) else {
             return Err(Refused("the directory here is not up to date, try again".to_owned()));
         };
-        let authority =
-            Authority::load(&cluster.ca_certificate, &cluster.ca_key).map_err(|error| refused(&error))?;
+        let authority = Authority::load(&cluster.ca_certificate, &cluster.ca_key).map_err(|error| refused(&error))?;
         let certificate = authority
-            .issue_node_certificate(&row.key, row.site, node, Validity::usual(parts.clock.now()), parts.entropy.as_ref())
+            .issue_node_certificate(
+                &row.key,
+                row.site,
+                node,
+                Validity::usual(parts.clock.now()),
+                parts.entropy.as_ref(),
+            )
             .map_err(|error| refused(&error))?;
         tracing::info!(%node, name = row.name, address = row.address, "a node joined");
         let answer = JoinAnswer {
@@ -115,21 +124,43 @@ pub(crate) struct Face(pub(crate) Arc<Parts>);
 impl admin::Node for Face {
     async fn status(&self) -> Result<Status, AdminError> {
         let parts = &self.0;
-        let read = parts.store.directory().query(|reader| Ok((reader.cluster()?, reader.nodes()?, reader.sites()?)));
+        let read = parts
+            .store
+            .directory()
+            .query(|reader| Ok((reader.cluster()?, reader.nodes()?, reader.sites()?)));
         let (cluster, rows, sites) = read.await?;
         let site_name = |site: SiteId| {
-            sites.iter().find(|row| row.site == site).map_or_else(|| site.to_string(), |row| row.name.clone())
+            sites
+                .iter()
+                .find(|row| row.site == site)
+                .map_or_else(|| site.to_string(), |row| row.name.clone())
         };
-        let nodes: Vec<NodeStatus> = rows.iter().map(|row| self.node_status(row, site_name(row.site))).collect();
-        let groups: Vec<GroupStatus> = parts.groups.list().iter().map(group_status).collect();
+        let nodes: Vec<NodeStatus> = rows
+            .iter()
+            .map(|row| self.node_status(row, site_name(row.site)))
+            .collect();
+        let mut groups: Vec<GroupStatus> = Vec::new();
+        for group in parts.groups.list() {
+            groups.push(group_status(&group).await);
+        }
         let blobs = self.blob_status();
         let disk = DiskStatus {
             free_bytes: parts.disk.free_bytes().unwrap_or(0),
             index_bytes: parts.engine.size_bytes().unwrap_or(0),
         };
         let mut queue = 0;
-        for group in parts.groups.list().iter().map(raft::Group::group).filter(|id| *id != GroupId::DIRECTORY) {
-            let counts = parts.store.groups().query(group, |view| state::mailbox::Reader::new(view).counts()).await;
+        for group in parts
+            .groups
+            .list()
+            .iter()
+            .map(raft::Group::group)
+            .filter(|id| *id != GroupId::DIRECTORY)
+        {
+            let counts = parts
+                .store
+                .groups()
+                .query(group, |view| state::mailbox::Reader::new(view).counts())
+                .await;
             queue += counts.map_or(0, |counts| counts.queue_entries);
         }
         let checks = self.checks(&nodes, &groups, &blobs, &disk);
@@ -150,7 +181,10 @@ impl admin::Node for Face {
     async fn new_join_token(&self) -> Result<([u8; 32], String), AdminError> {
         let parts = &self.0;
         let failed = |error: &dyn std::fmt::Display| AdminError::new(Kind::Failed, error.to_string());
-        let read = parts.store.directory().query(|reader| Ok((reader.cluster()?, reader.nodes()?)));
+        let read = parts
+            .store
+            .directory()
+            .query(|reader| Ok((reader.cluster()?, reader.nodes()?)));
         let (cluster, nodes) = read.await?;
         let cluster = cluster.ok_or_else(|| AdminError::new(Kind::Failed, "the cluster is not founded yet"))?;
         let authority = Authority::load(&cluster.ca_certificate, &cluster.ca_key).map_err(|error| failed(&error))?;
@@ -160,19 +194,31 @@ impl admin::Node for Face {
         let mut seen = std::collections::BTreeSet::new();
         addresses.retain(|address| seen.insert(address.clone()));
         addresses.truncate(core_types::limits::JOIN_TOKEN_ADDRESSES_MAX);
-        let token =
-            JoinToken::generate(cluster.cluster, authority.fingerprint(), addresses, parts.entropy.as_ref())
-                .map_err(|error| failed(&error))?;
+        let token = JoinToken::generate(
+            cluster.cluster,
+            authority.fingerprint(),
+            addresses,
+            parts.entropy.as_ref(),
+        )
+        .map_err(|error| failed(&error))?;
         let key = token.key().map_err(|error| failed(&error))?.public();
         Ok((key, token.text().map_err(|error| failed(&error))?))
     }
 
     async fn wait_for_all_nodes(&self, group: GroupId, timeout: Duration) {
-        let Some(group) = self.0.groups.group(group) else { return };
+        let Some(group) = self.0.groups.group(group) else {
+            return;
+        };
         let deadline = Instant::now() + timeout;
         while Instant::now() < deadline {
             let status = group.status();
-            let reachable = |node: &NodeId| self.0.transport.peers_status().iter().any(|peer| peer.node == *node && peer.connected);
+            let reachable = |node: &NodeId| {
+                self.0
+                    .transport
+                    .peers_status()
+                    .iter()
+                    .any(|peer| peer.node == *node && peer.connected)
+            };
             match status.role {
                 Role::Leader if status.lag.iter().all(|(node, lag)| *lag == 0 || !reachable(node)) => return,
                 Role::Leader => {}
@@ -197,7 +243,9 @@ impl Face {
             Some(peer) if peer.via_relay.is_some() => "relayed",
             _ => "unreachable",
         };
-        let rtt = peer.and_then(|peer| peer.rtt).and_then(|rtt| u64::try_from(rtt.as_micros()).ok());
+        let rtt = peer
+            .and_then(|peer| peer.rtt)
+            .and_then(|rtt| u64::try_from(rtt.as_micros()).ok());
         NodeStatus {
             node: row.node.0,
             name: row.name.clone(),
@@ -220,10 +268,21 @@ impl Face {
         }
     }
 
-    fn checks(&self, nodes: &[NodeStatus], groups: &[GroupStatus], blobs: &BlobStatus, disk: &DiskStatus) -> Vec<Check> {
+    fn checks(
+        &self,
+        nodes: &[NodeStatus],
+        groups: &[GroupStatus],
+        blobs: &BlobStatus,
+        disk: &DiskStatus,
+    ) -> Vec<Check> {
         let mut checks = Vec::new();
         let mut note = |code: &str, severity, message: String, advice: &str| {
-            checks.push(Check { code: code.to_owned(), severity, message, advice: advice.to_owned() });
+            checks.push(Check {
+                code: code.to_owned(),
+                severity,
+                message,
+                advice: advice.to_owned(),
+            });
         };
         for node in nodes.iter().filter(|node| node.state == "unreachable") {
             note(
@@ -284,7 +343,12 @@ impl Face {
             );
         }
         for damage in self.0.log.damages() {
-            note("LOG_DAMAGED", Health::Error, format!("the log is damaged: {damage}."), "Replace the node; do not restart others before.");
+            note(
+                "LOG_DAMAGED",
+                Health::Error,
+                format!("the log is damaged: {damage}."),
+                "Replace the node; do not restart others before.",
+            );
         }
         let gaps = self.0.health.manifest_gaps();
         if !gaps.is_empty() {
@@ -299,8 +363,11 @@ impl Face {
     }
 }
 
-fn group_status(group: &raft::Group) -> GroupStatus {
+async fn group_status(group: &raft::Group) -> GroupStatus {
     let status = group.status();
+    let mut digest = None;
+    // A closed replica's rows are not to be trusted.
+    let _ = group.read(&mut |view| digest = state::digest::stored(view).ok()).await;
     let role = match status.role {
         _ if status.closed.is_some() => "closed",
         Role::Leader => "leader",
@@ -309,7 +376,7 @@ fn group_status(group: &raft::Group) -> GroupStatus {
         Role::Candidate => "candidate",
         _ => "closed",
     };
-    let digest = status.digest.map_or_else(String::new, |(_, digest)| {
+    let digest = digest.map_or_else(String::new, |digest| {
         digest.iter().map(|word| format!("{word:016x}")).collect()
     });
     GroupStatus {

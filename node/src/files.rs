@@ -77,9 +77,13 @@ pub(crate) fn write_value<T: Serialize>(disk: &dyn Disk, path: &str, value: &T) 
 }
 
 pub(crate) fn read_value<T: DeserializeOwned>(disk: &dyn Disk, path: &str) -> Result<Option<T>, FileError> {
-    let Some(bytes) = read(disk, path)? else { return Ok(None) };
+    let Some(bytes) = read(disk, path)? else {
+        return Ok(None);
+    };
     let value = codec::decode(VERSION, &bytes, BYTES_MAX);
-    value.map(Some).map_err(|error| FileError::Damaged(path.to_owned(), error))
+    value
+        .map(Some)
+        .map_err(|error| FileError::Damaged(path.to_owned(), error))
 }
 
 pub(crate) fn remove(disk: &dyn Disk, path: &str) -> Result<(), DiskError> {
@@ -112,10 +116,17 @@ mod tests {
     #[test]
     fn values_round_trip_and_damage_is_named() {
         let disk = FaultyDisk::new();
-        let seed = Seed { nodes: vec![(NodeId(1), "h:1".to_owned(), [1; 32])] };
+        let seed = Seed {
+            nodes: vec![(NodeId(1), "h:1".to_owned(), [1; 32])],
+        };
         write_value(&disk, SEED, &seed).unwrap();
         assert_eq!(read_value::<Seed>(&disk, SEED).unwrap(), Some(seed));
         disk.flip_bit(SEED, 0, 0);
-        assert!(read_value::<Seed>(&disk, SEED).unwrap_err().to_string().starts_with("seed: unknown version"));
+        assert!(
+            read_value::<Seed>(&disk, SEED)
+                .unwrap_err()
+                .to_string()
+                .starts_with("seed: unknown version")
+        );
     }
 }

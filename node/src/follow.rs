@@ -12,7 +12,11 @@ use crate::start::Parts;
 
 /// Takes over the members from the directory, and remembers them for the next start.
 pub(crate) async fn renew_members(parts: &Arc<Parts>) {
-    let read = parts.store.directory().query(|reader| Ok((reader.nodes()?, reader.join_tokens()?))).await;
+    let read = parts
+        .store
+        .directory()
+        .query(|reader| Ok((reader.nodes()?, reader.join_tokens()?)))
+        .await;
     let (nodes, tokens) = match read {
         Ok(read) => read,
         Err(error) => return tracing::warn!(%error, "the members could not be read"),
@@ -28,7 +32,12 @@ pub(crate) async fn renew_members(parts: &Arc<Parts>) {
 /// The mailbox groups of which this node is to hold a replica.
 pub(crate) async fn placed_here(parts: &Arc<Parts>) -> Vec<(GroupId, Incarnation)> {
     let node = parts.identity.node();
-    let rows = parts.store.directory().query(|reader| reader.groups()).await.unwrap_or_default();
+    let rows = parts
+        .store
+        .directory()
+        .query(|reader| reader.groups())
+        .await
+        .unwrap_or_default();
     rows.iter()
         .filter(|row| row.group != GroupId::DIRECTORY)
         .filter(|row| row.voters.contains(&node) || row.learners.contains(&node))
@@ -39,12 +48,16 @@ pub(crate) async fn placed_here(parts: &Arc<Parts>) -> Vec<(GroupId, Incarnation
 /// Follows the directory for ever.
 pub(crate) async fn follow_directory(parts: Arc<Parts>) {
     let mut tasks = JoinSet::new();
-    let Ok(mut effects) = parts.store.groups().effects(GroupId::DIRECTORY) else { return };
+    let Ok(mut effects) = parts.store.groups().effects(GroupId::DIRECTORY) else {
+        return;
+    };
     loop {
         renew_members(&parts).await;
         for (group, incarnation) in placed_here(&parts).await {
             if parts.groups.group(group).is_none()
-                && let Err(error) = parts.open_group(group, incarnation, MachineKind::Mailbox, &mut tasks).await
+                && let Err(error) = parts
+                    .open_group(group, incarnation, MachineKind::Mailbox, &mut tasks)
+                    .await
             {
                 tracing::error!(%group, %error, "the group was not opened");
             }
@@ -61,7 +74,9 @@ pub(crate) async fn follow_directory(parts: Arc<Parts>) {
 
 /// Writes the group's manifest for ever.
 pub(crate) async fn write_manifest(parts: Arc<Parts>, group: GroupId) {
-    let Ok(mut effects) = parts.store.groups().effects(group) else { return };
+    let Ok(mut effects) = parts.store.groups().effects(group) else {
+        return;
+    };
     loop {
         let changes = match effects.recv().await {
             Ok(changes) => changes,

@@ -2,9 +2,9 @@
 //!
 //! The only crate that builds the whole. Not here: a rule of mail, of Raft, or of a protocol.
 
+mod care;
 pub mod commands;
 pub mod config;
-mod care;
 mod face;
 mod files;
 mod follow;

@@ -33,7 +33,6 @@ pub enum ListenError {
 }
 
 const SMTP_BUSY: &[u8] = b"421 4.7.0 Too many connections, try again later\r\n";
-#[allow(dead_code)]
 const IMAP_BUSY: &[u8] = b"* BYE [UNAVAILABLE] Too many connections, try again later\r\n";
 const POP3_BUSY: &[u8] = b"-ERR [SYS/TEMP] Too many connections, try again later\r\n";
 
@@ -43,7 +42,11 @@ pub(crate) async fn bind_all(
     tls: &Arc<ServerTls>,
     listeners: &mut JoinSet<()>,
 ) -> Result<(), ListenError> {
-    let bind = Binding { parts: Arc::clone(parts), tls: Arc::clone(tls), limiter: Limiter::default() };
+    let bind = Binding {
+        parts: Arc::clone(parts),
+        tls: Arc::clone(tls),
+        limiter: Limiter::default(),
+    };
     let listen = &parts.config.listen;
     let hostname: Arc<str> = parts.config.hostname.as_str().into();
     let roles = [
@@ -53,15 +56,28 @@ pub(crate) async fn bind_all(
         ("lmtp", listen.lmtp, false, Role::Lmtp),
     ];
     for (service, address, implicit_tls, role) in roles {
-        let context = smtp::Context { store: parts.store.clone(), hostname: Arc::clone(&hostname), role };
+        let context = smtp::Context {
+            store: parts.store.clone(),
+            hostname: Arc::clone(&hostname),
+            role,
+        };
         let serve = move |connection: Connection| smtp::serve(connection, context.clone());
-        bind.serve(service, address, implicit_tls, SMTP_BUSY, serve, listeners).await?;
+        bind.serve(service, address, implicit_tls, SMTP_BUSY, serve, listeners)
+            .await?;
+    }
+    let imap = imap::Context::new(parts.store.clone());
+    for (service, address, implicit_tls) in [("imap", listen.imap, false), ("imaps", listen.imaps, true)] {
+        let context = imap.clone();
+        let serve = move |connection: Connection| imap::serve(connection, context.clone());
+        bind.serve(service, address, implicit_tls, IMAP_BUSY, serve, listeners)
+            .await?;
     }
     let pop3 = pop3::Context::new(parts.store.clone(), &parts.config.hostname);
     for (service, address, implicit_tls) in [("pop3", listen.pop3, false), ("pop3s", listen.pop3s, true)] {
         let context = pop3.clone();
         let serve = move |connection: Connection| pop3::serve(connection, context.clone());
-        bind.serve(service, address, implicit_tls, POP3_BUSY, serve, listeners).await?;
+        bind.serve(service, address, implicit_tls, POP3_BUSY, serve, listeners)
+            .await?;
     }
     Ok(())
 }
@@ -83,15 +99,22 @@ impl Binding {
         listeners: &mut JoinSet<()>,
     ) -> Result<(), ListenError> {
         let Some(address) = address else { return Ok(()) };
-        let listener =
-            TcpListener::bind(address).await.map_err(|error| ListenError::Bind { service, address, error })?;
+        let listener = TcpListener::bind(address).await.map_err(|error| ListenError::Bind {
+            service,
+            address,
+            error,
+        })?;
         tracing::debug!(service, %address, "listening");
         let plain_login = match self.parts.config.plain_login {
             PlainLogin::Loopback => wire::PlainLogin::Loopback,
             PlainLogin::Never => wire::PlainLogin::Never,
             PlainLogin::Always => wire::PlainLogin::Always,
         };
-        let listening = Listening { tls: Some(Arc::clone(&self.tls)), implicit_tls, plain_login };
+        let listening = Listening {
+            tls: Some(Arc::clone(&self.tls)),
+            implicit_tls,
+            plain_login,
+        };
         listeners.spawn(serve_listener(
             listener,
             listening,

@@ -25,7 +25,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if json {
-                let error = serde_json::json!({ "error": { "exit_code": failure.exit as u8, "message": failure.message } });
+                let error =
+                    serde_json::json!({ "error": { "exit_code": failure.exit as u8, "message": failure.message } });
                 let _ = output::json(&error);
             }
             output::note(&format!("everpost: {failure}"));
@@ -35,7 +36,9 @@ fn main() -> ExitCode {
 }
 
 async fn carry_out(cli: Cli) -> Result<(), Failure> {
-    let Some(local) = ctl::run(cli).await? else { return Ok(()) };
+    let Some(local) = ctl::run(cli).await? else {
+        return Ok(());
+    };
     match local {
         Local::Quickstart { dir, options, json } => quickstart::run(&dir, options, json).await,
         Local::Run { config } => {
@@ -43,7 +46,12 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
             start_log(&config)?;
             commands::run(config).await
         }
-        Local::ClusterInit { config, name, site, mailbox_groups } => {
+        Local::ClusterInit {
+            config,
+            name,
+            site,
+            mailbox_groups,
+        } => {
             let path = config;
             let config = commands::load_config(&path)?;
             commands::cluster_init(&config, &name, &site, mailbox_groups)?;
@@ -57,7 +65,10 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
             let path = config;
             let config = commands::load_config(&path)?;
             let node = commands::node_join(&config, &token).await?;
-            output::line(&format!("This is node {node} now. Start it: everpost run --config {}", path.display()));
+            output::line(&format!(
+                "This is node {node} now. Start it: everpost run --config {}",
+                path.display()
+            ));
             Ok(())
         }
         Local::RecoverMail { .. } => Err(Failure::new(Exit::Failed, "not there yet")),
@@ -68,7 +79,14 @@ fn start_log(config: &Config) -> Result<(), Failure> {
     let Log { filter, json } = &config.log;
     let filter = EnvFilter::try_new(filter)
         .map_err(|error| Failure::new(Exit::Configuration, format!("log.filter: {error}")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
-    if *json { builder.json().init() } else { builder.with_ansi(false).init() }
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(true);
+    if *json {
+        builder.json().init()
+    } else {
+        builder.with_ansi(false).init()
+    }
     Ok(())
 }

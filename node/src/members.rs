@@ -22,8 +22,15 @@ struct Snapshot {
 impl Members {
     /// What a node knows before it has the directory.
     pub(crate) fn of_seed(seed: &Seed) -> Self {
-        let nodes = seed.nodes.iter().map(|(node, address, key)| (*node, (address.clone(), *key))).collect();
-        Self(RwLock::new(Snapshot { nodes, tokens: BTreeSet::new() }))
+        let nodes = seed
+            .nodes
+            .iter()
+            .map(|(node, address, key)| (*node, (address.clone(), *key)))
+            .collect();
+        Self(RwLock::new(Snapshot {
+            nodes,
+            tokens: BTreeSet::new(),
+        }))
     }
 
     /// Takes over what the directory says. Returns whether a node or its address changed. An empty directory says
@@ -32,9 +39,16 @@ impl Members {
         if nodes.is_empty() {
             return false;
         }
-        let nodes: BTreeMap<_, _> = nodes.iter().map(|row| (row.node, (row.address.clone(), row.key))).collect();
+        let nodes: BTreeMap<_, _> = nodes
+            .iter()
+            .map(|row| (row.node, (row.address.clone(), row.key)))
+            .collect();
         // A spent token stays good for its holder until it expires: its answer may have been lost.
-        let tokens = tokens.iter().filter(|row| row.expires > now).map(|row| row.token_key).collect();
+        let tokens = tokens
+            .iter()
+            .filter(|row| row.expires > now)
+            .map(|row| row.token_key)
+            .collect();
         let mut snapshot = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let changed = snapshot.nodes != nodes;
         *snapshot = Snapshot { nodes, tokens };
@@ -44,7 +58,13 @@ impl Members {
     /// All members.
     pub(crate) fn seed(&self) -> Seed {
         let snapshot = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        Seed { nodes: snapshot.nodes.iter().map(|(node, (address, key))| (*node, address.clone(), *key)).collect() }
+        Seed {
+            nodes: snapshot
+                .nodes
+                .iter()
+                .map(|(node, (address, key))| (*node, address.clone(), *key))
+                .collect(),
+        }
     }
 }
 
@@ -55,10 +75,19 @@ impl Peers for Members {
     }
 
     fn member_key(&self, node: NodeId) -> Option<[u8; 32]> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).nodes.get(&node).map(|(_, key)| *key)
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .nodes
+            .get(&node)
+            .map(|(_, key)| *key)
     }
 
     fn is_pending_token(&self, key: &[u8; 32]) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).tokens.contains(key)
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .tokens
+            .contains(key)
     }
 }

@@ -19,9 +19,15 @@ use crate::listen::ListenError;
 use crate::start::Parts;
 
 pub(crate) async fn bind(parts: &Arc<Parts>, listeners: &mut JoinSet<()>) -> Result<(), ListenError> {
-    let Some(address) = parts.config.listen.metrics else { return Ok(()) };
+    let Some(address) = parts.config.listen.metrics else {
+        return Ok(());
+    };
     let bound = TcpListener::bind(address).await;
-    let listener = bound.map_err(|error| ListenError::Bind { service: "metrics", address, error })?;
+    let listener = bound.map_err(|error| ListenError::Bind {
+        service: "metrics",
+        address,
+        error,
+    })?;
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -78,21 +84,60 @@ fn render(status: &Status) -> String {
     };
     gauge("everpost_health", "0 ok, 1 warning, 2 error", &one(health));
     let reached = status.nodes.iter().map(|node| {
-        (format!("{{node=\"{}\"}}", node.node), u64::from(node.state != "unreachable"))
+        (
+            format!("{{node=\"{}\"}}", node.node),
+            u64::from(node.state != "unreachable"),
+        )
     });
-    gauge("everpost_node_reachable", "1 when the node is reached from here", &reached.collect::<Vec<_>>());
+    gauge(
+        "everpost_node_reachable",
+        "1 when the node is reached from here",
+        &reached.collect::<Vec<_>>(),
+    );
     let per_group = |value: fn(&admin::api::GroupStatus) -> u64| -> Vec<(String, u64)> {
-        status.groups.iter().map(|group| (format!("{{group=\"{}\"}}", group.group), value(group))).collect()
+        status
+            .groups
+            .iter()
+            .map(|group| (format!("{{group=\"{}\"}}", group.group), value(group)))
+            .collect()
     };
-    gauge("everpost_group_applied_index", "the last log entry applied here", &per_group(|group| group.applied));
-    gauge("everpost_group_is_leader", "1 when this node leads the group", &per_group(|group| u64::from(group.role == "leader")));
-    gauge("everpost_group_has_leader", "1 when the group has a leader", &per_group(|group| u64::from(group.leader.is_some())));
+    gauge(
+        "everpost_group_applied_index",
+        "the last log entry applied here",
+        &per_group(|group| group.applied),
+    );
+    gauge(
+        "everpost_group_is_leader",
+        "1 when this node leads the group",
+        &per_group(|group| u64::from(group.role == "leader")),
+    );
+    gauge(
+        "everpost_group_has_leader",
+        "1 when the group has a leader",
+        &per_group(|group| u64::from(group.leader.is_some())),
+    );
     gauge("everpost_blobs", "blobs on this node", &one(status.blobs.count));
     gauge("everpost_blob_bytes", "their octets on disk", &one(status.blobs.bytes));
-    gauge("everpost_blobs_under_replicated", "blobs with fewer copies than wanted", &one(status.blobs.under_replicated));
-    gauge("everpost_blobs_damaged", "copies found damaged since the start", &one(status.blobs.corrupt));
+    gauge(
+        "everpost_blobs_under_replicated",
+        "blobs with fewer copies than wanted",
+        &one(status.blobs.under_replicated),
+    );
+    gauge(
+        "everpost_blobs_damaged",
+        "copies found damaged since the start",
+        &one(status.blobs.corrupt),
+    );
     gauge("everpost_queue_entries", "entries in the queue", &one(status.queue));
-    gauge("everpost_disk_free_bytes", "octets that can still be written", &one(status.disk.free_bytes));
-    gauge("everpost_index_bytes", "octets of the index", &one(status.disk.index_bytes));
+    gauge(
+        "everpost_disk_free_bytes",
+        "octets that can still be written",
+        &one(status.disk.free_bytes),
+    );
+    gauge(
+        "everpost_index_bytes",
+        "octets of the index",
+        &one(status.disk.index_bytes),
+    );
     text
 }

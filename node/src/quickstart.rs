@@ -62,14 +62,21 @@ async fn begin(dir: &Path, options: Quickstart, json: bool) -> Result<(), Failur
 /// Makes everything anew.
 async fn make(dir: &Path, options: &Quickstart) -> Result<(Summary, process::Children), Failure> {
     let password = options.password.clone().unwrap_or_else(random_password);
-    let options = &Quickstart { command: None, password: Some(password), domain: options.domain.clone(), ..*options };
+    let options = &Quickstart {
+        command: None,
+        password: Some(password),
+        domain: options.domain.clone(),
+        ..*options
+    };
     let layout = Layout::create(dir, options)?;
     let mut children = process::Children::default();
     let made = make_nodes(&layout, options, &mut children).await;
     match made {
         Ok(summary) => Ok((summary, children)),
         Err(failure) => {
-            let entries: Vec<NodeEntry> = (1..=options.nodes).map(|node| layout.entry(node, children.pid(node))).collect();
+            let entries: Vec<NodeEntry> = (1..=options.nodes)
+                .map(|node| layout.entry(node, children.pid(node)))
+                .collect();
             process::stop_all(dir, &entries).await;
             Err(failure)
         }
@@ -88,7 +95,13 @@ async fn make_nodes(
         } else {
             let token: api::JoinToken = layout
                 .client(1)
-                .request(Method::POST, "/v1/nodes", Some(&api::NewNode { name: format!("node-{node}") }))
+                .request(
+                    Method::POST,
+                    "/v1/nodes",
+                    Some(&api::NewNode {
+                        name: format!("node-{node}"),
+                    }),
+                )
                 .await?;
             commands::node_join(&config, &token.token).await?;
         }
@@ -101,21 +114,32 @@ async fn make_nodes(
     let client = layout.client(1);
     add_users(&client, options).await?;
     let password = layout.password().to_owned();
-    let user = |number| UserEntry { address: format!("user{number}@{}", options.domain), password: password.clone() };
+    let user = |number| UserEntry {
+        address: format!("user{number}@{}", options.domain),
+        password: password.clone(),
+    };
     Ok(Summary {
         ca: layout.authority_path(),
-        nodes: (1..=options.nodes).map(|node| layout.entry(node, children.pid(node))).collect(),
+        nodes: (1..=options.nodes)
+            .map(|node| layout.entry(node, children.pid(node)))
+            .collect(),
         accounts: (1..=options.users).map(user).collect(),
     })
 }
 
 async fn add_users(client: &Client, options: &Quickstart) -> Result<(), Failure> {
-    let domain = api::NewDomain { domain: options.domain.clone() };
+    let domain = api::NewDomain {
+        domain: options.domain.clone(),
+    };
     let () = client.request(Method::POST, "/v1/domains", Some(&domain)).await?;
     let password = options.password.clone().unwrap_or_default();
     for number in 1..=options.users {
         let address = format!("user{number}@{}", options.domain);
-        let account = api::NewAccount { address, password: password.clone(), quota_bytes: None };
+        let account = api::NewAccount {
+            address,
+            password: password.clone(),
+            quota_bytes: None,
+        };
         let () = client.request(Method::POST, "/v1/accounts", Some(&account)).await?;
         if number % USERS_SHOWN == 0 {
             output::note(&format!("{number} of {} users", options.users));
@@ -136,7 +160,9 @@ async fn start_existing(dir: &Path, mut summary: Summary) -> Result<(Summary, pr
     let layout = Layout::of(dir, &summary);
     let mut children = process::Children::default();
     for position in 0..summary.nodes.len() {
-        let Some(entry) = summary.nodes.get_mut(position) else { break };
+        let Some(entry) = summary.nodes.get_mut(position) else {
+            break;
+        };
         if !process::runs(dir, entry) {
             children.start(dir, entry.id)?;
             entry.pid = children.pid(entry.id);
@@ -159,7 +185,10 @@ async fn start_one(dir: &Path, node: u64) -> Result<(), Failure> {
         .find(|entry| entry.id == node)
         .ok_or_else(|| Failure::new(Exit::NoSuchObject, format!("this quickstart has no node {node}")))?;
     if process::runs(dir, entry) {
-        return Err(Failure::new(Exit::Exists, format!("node {node} runs already (pid {})", entry.pid)));
+        return Err(Failure::new(
+            Exit::Exists,
+            format!("node {node} runs already (pid {})", entry.pid),
+        ));
     }
     let mut children = process::Children::default();
     children.start(dir, node)?;
@@ -184,14 +213,16 @@ async fn stop(dir: &Path) -> Result<(), Failure> {
 
 fn existing(dir: &Path) -> Result<Summary, Failure> {
     Summary::load(dir)?.ok_or_else(|| {
-        Failure::new(Exit::NoSuchObject, format!("there is no quickstart in {}: name it with --dir", dir.display()))
+        Failure::new(
+            Exit::NoSuchObject,
+            format!("there is no quickstart in {}: name it with --dir", dir.display()),
+        )
     })
 }
 
 async fn wait_for_interrupt(children: &mut process::Children) -> Result<(), Failure> {
-    let signal = |kind| {
-        tokio::signal::unix::signal(kind).map_err(|error| Failure::new(Exit::Failed, error.to_string()))
-    };
+    let signal =
+        |kind| tokio::signal::unix::signal(kind).map_err(|error| Failure::new(Exit::Failed, error.to_string()));
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     loop {
@@ -226,8 +257,22 @@ fn print_table(dir: &Path, summary: &Summary, detach: bool) {
             port(&node.lmtp),
         ]
     };
-    let headings = ["NODE", "IMAP", "IMAPS", "POP3", "POP3S", "SUBMISSION", "SUBMISSIONS", "SMTP", "LMTP"];
-    output::table(&headings, &summary.nodes.iter().map(row).collect::<Vec<_>>(), "no nodes");
+    let headings = [
+        "NODE",
+        "IMAP",
+        "IMAPS",
+        "POP3",
+        "POP3S",
+        "SUBMISSION",
+        "SUBMISSIONS",
+        "SMTP",
+        "LMTP",
+    ];
+    output::table(
+        &headings,
+        &summary.nodes.iter().map(row).collect::<Vec<_>>(),
+        "no nodes",
+    );
     output::line("");
     output::line("Server 127.0.0.1, any node; certificates are signed by");
     output::line(&format!("  {}", summary.ca));
@@ -236,7 +281,10 @@ fn print_table(dir: &Path, summary: &Summary, detach: bool) {
         output::line(&format!("User {}  password {}", account.address, account.password));
     }
     if summary.accounts.len() > shown.len() {
-        output::line(&format!("... and {} more, in quickstart.json", summary.accounts.len() - shown.len()));
+        output::line(&format!(
+            "... and {} more, in quickstart.json",
+            summary.accounts.len() - shown.len()
+        ));
     }
     output::line("");
     let dir = dir.display();

@@ -96,8 +96,13 @@ impl Node {
         tracing::info!(%node, data_dir = %data_dir.display(), "starting");
 
         let engine = open_index(&config, &data_dir)?;
-        let log = SharedLog::open(Arc::clone(&disk), Arc::clone(&pool), entropy.as_ref(), LogConfig::new(node))
-            .map_err(|error| StartError::Storage("log", error.to_string()))?;
+        let log = SharedLog::open(
+            Arc::clone(&disk),
+            Arc::clone(&pool),
+            entropy.as_ref(),
+            LogConfig::new(node),
+        )
+        .map_err(|error| StartError::Storage("log", error.to_string()))?;
         let seed: Option<Seed> =
             files::read_value(disk.as_ref(), SEED).map_err(|error| StartError::File(error.to_string()))?;
         let members = Arc::new(Members::of_seed(&seed.unwrap_or(Seed { nodes: Vec::new() })));
@@ -115,9 +120,14 @@ impl Node {
             },
         );
         transport.register(ServiceId::RAFT, Arc::new(groups.clone()));
-        let blobs = BlobStore::open(BlobConfig::default(), Arc::clone(&disk), Arc::clone(&pool), Arc::clone(&entropy))
-            .await
-            .map_err(|error| StartError::Storage("blobs", error.to_string()))?;
+        let blobs = BlobStore::open(
+            BlobConfig::default(),
+            Arc::clone(&disk),
+            Arc::clone(&pool),
+            Arc::clone(&entropy),
+        )
+        .await
+        .map_err(|error| StartError::Storage("blobs", error.to_string()))?;
         transport.register(ServiceId::BLOB, Arc::new(BlobService::new(blobs.clone())));
         let manifest = Manifest::open(Arc::clone(&disk), Arc::clone(&pool))
             .await
@@ -193,7 +203,8 @@ impl Node {
 impl Parts {
     async fn run(self: Arc<Self>, stopper: Stopper) -> Result<Node, StartError> {
         let mut tasks = JoinSet::new();
-        self.open_group(GroupId::DIRECTORY, Incarnation(1), MachineKind::Directory, &mut tasks).await?;
+        self.open_group(GroupId::DIRECTORY, Incarnation(1), MachineKind::Directory, &mut tasks)
+            .await?;
         self.found(&mut tasks).await?;
         follow::renew_members(&self).await;
         self.transport.register_join(Arc::new(face::Joining(Arc::clone(&self))));
@@ -202,10 +213,15 @@ impl Parts {
             if self.groups.group(group).is_some() {
                 continue;
             }
-            self.open_group(group, incarnation, MachineKind::Mailbox, &mut tasks).await?;
+            self.open_group(group, incarnation, MachineKind::Mailbox, &mut tasks)
+                .await?;
         }
         tasks.spawn(follow::follow_directory(Arc::clone(&self)));
-        tasks.spawn(placement::run(self.store.clone(), self.groups.clone()));
+        tasks.spawn(placement::run(
+            self.store.clone(),
+            self.groups.clone(),
+            self.identity.node(),
+        ));
         care::spawn_all(&self, &mut tasks);
         let mut listeners = JoinSet::new();
         if self.config.has_role(Role::Front) {
@@ -215,7 +231,12 @@ impl Parts {
         metrics::bind(&self, &mut listeners).await?;
         face::bind_socket(&self, &mut listeners).await?;
         tracing::info!(node = %self.identity.node(), "serving");
-        Ok(Node { parts: self, stopper, listeners, tasks })
+        Ok(Node {
+            parts: self,
+            stopper,
+            listeners,
+            tasks,
+        })
     }
 
     /// Opens the replica of a group and everything that goes with it.
@@ -247,8 +268,14 @@ impl Parts {
         let failed = |error: String| StartError::Storage("founding the cluster", error);
         let node = self.identity.node();
         let alone = BTreeSet::from([node]);
-        let directory = self.groups.group(GroupId::DIRECTORY).ok_or_else(|| failed("no directory".to_owned()))?;
-        directory.initialize(&alone).await.map_err(|error| failed(error.to_string()))?;
+        let directory = self
+            .groups
+            .group(GroupId::DIRECTORY)
+            .ok_or_else(|| failed("no directory".to_owned()))?;
+        directory
+            .initialize(&alone)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         let ops = [
             DirectoryOp::FoundCluster {
                 cluster: founding.cluster,
@@ -273,11 +300,22 @@ impl Parts {
             if group != GroupId::DIRECTORY {
                 let opened = match self.groups.group(group) {
                     Some(opened) => opened,
-                    None => self.open_group(group, Incarnation(1), MachineKind::Mailbox, tasks).await?,
+                    None => {
+                        self.open_group(group, Incarnation(1), MachineKind::Mailbox, tasks)
+                            .await?
+                    }
                 };
-                opened.initialize(&alone).await.map_err(|error| failed(error.to_string()))?;
+                opened
+                    .initialize(&alone)
+                    .await
+                    .map_err(|error| failed(error.to_string()))?;
             }
-            self.founding_op(DirectoryOp::SetPlacement { group, voters: vec![node], learners: Vec::new() }).await?;
+            self.founding_op(DirectoryOp::SetPlacement {
+                group,
+                voters: vec![node],
+                learners: Vec::new(),
+            })
+            .await?;
         }
         files::remove(self.disk.as_ref(), FOUNDING).map_err(|error| failed(error.to_string()))?;
         tracing::info!("cluster founded");
@@ -295,13 +333,20 @@ impl Parts {
 
     /// Hands every group that this node leads to another live voter, so that nobody has to wait for an election.
     async fn hand_over(&self) {
-        let handing = self.groups.list().into_iter().filter(Group::is_leader).map(|group| async move {
-            let voters = group.membership().voters;
-            let to = voters.into_iter().find(|node| *node != self.identity.node() && self.transport.is_reachable(*node));
-            if let Some(to) = to {
-                let _ = tokio::time::timeout(HAND_OVER_PATIENCE, group.transfer_leader(to)).await;
-            }
-        });
+        let handing = self
+            .groups
+            .list()
+            .into_iter()
+            .filter(Group::is_leader)
+            .map(|group| async move {
+                let voters = group.membership().voters;
+                let to = voters
+                    .into_iter()
+                    .find(|node| *node != self.identity.node() && self.transport.is_reachable(*node));
+                if let Some(to) = to {
+                    let _ = tokio::time::timeout(HAND_OVER_PATIENCE, group.transfer_leader(to)).await;
+                }
+            });
         futures_util::future::join_all(handing).await;
     }
 }
@@ -334,7 +379,9 @@ fn start_transport(
         .cluster
         .ok_or_else(|| StartError::Configuration("listen.cluster names no address".to_owned()))?;
     let socket = UdpSocket::bind(address).map_err(|error| StartError::Cluster(format!("{address}: {error}")))?;
-    socket.set_nonblocking(true).map_err(|error| StartError::Cluster(error.to_string()))?;
+    socket
+        .set_nonblocking(true)
+        .map_err(|error| StartError::Cluster(error.to_string()))?;
     let transport = transport::Config {
         identity: identity.clone(),
         socket: Socket::Std(socket),
@@ -350,7 +397,10 @@ fn start_transport(
 /// The address at which other nodes reach this one.
 pub(crate) fn advertised(config: &Config) -> Option<String> {
     let listen = &config.listen;
-    listen.cluster_advertised.clone().or_else(|| listen.cluster.map(|address| address.to_string()))
+    listen
+        .cluster_advertised
+        .clone()
+        .or_else(|| listen.cluster.map(|address| address.to_string()))
 }
 
 /// The groups that this node leads.

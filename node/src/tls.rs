@@ -30,8 +30,9 @@ pub enum CertificateError {
 pub(crate) fn server_tls(config: &Config, disk: &dyn Disk) -> Result<Arc<ServerTls>, CertificateError> {
     let (chain, key) = match &config.tls {
         Some(tls) => {
-            let read =
-                |path: &std::path::PathBuf| std::fs::read(path).map_err(|error| CertificateError::Read(path.clone(), error));
+            let read = |path: &std::path::PathBuf| {
+                std::fs::read(path).map_err(|error| CertificateError::Read(path.clone(), error))
+            };
             (read(&tls.certificate)?, read(&tls.key)?)
         }
         None => match (files::read(disk, CERTIFICATE)?, files::read(disk, KEY)?) {
@@ -59,8 +60,13 @@ pub(crate) fn private_authority(hostname: &str) -> Result<(String, String, Strin
     let authority_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut authority = CertificateParams::new(Vec::new())?;
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
-    authority.distinguished_name.push(rcgen::DnType::CommonName, "Everpost quickstart");
-    authority.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::DigitalSignature];
+    authority
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "Everpost quickstart");
+    authority.key_usages = vec![
+        rcgen::KeyUsagePurpose::KeyCertSign,
+        rcgen::KeyUsagePurpose::DigitalSignature,
+    ];
     let authority_pem = authority.self_signed(&authority_key)?.pem();
     let issuer = rcgen::Issuer::new(authority, authority_key);
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
@@ -73,7 +79,12 @@ pub(crate) fn private_authority(hostname: &str) -> Result<(String, String, Strin
 }
 
 fn names(hostname: &str) -> Vec<String> {
-    let mut names = vec![hostname.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let mut names = vec![
+        hostname.to_owned(),
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+    ];
     names.dedup();
     names
 }

@@ -13,10 +13,13 @@ use crate::testing::{get, message, open, put, seal};
 fn references(ids: &[BlobId]) -> (Arc<Mutex<BTreeSet<BlobId>>>, IsReferenced) {
     let set = Arc::new(Mutex::new(ids.iter().copied().collect::<BTreeSet<BlobId>>()));
     let asked = Arc::clone(&set);
-    (set, Arc::new(move |id| {
-        let referenced = lock(&asked).contains(&id);
-        Box::pin(async move { Ok(referenced) })
-    }))
+    (
+        set,
+        Arc::new(move |id| {
+            let referenced = lock(&asked).contains(&id);
+            Box::pin(async move { Ok(referenced) })
+        }),
+    )
 }
 
 async fn pass_grace() {

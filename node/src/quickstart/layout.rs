@@ -59,7 +59,9 @@ impl Summary {
     pub(crate) fn load(dir: &Path) -> Result<Option<Self>, Failure> {
         let path = dir.join(SUMMARY);
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| at(&path, &error)),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|error| at(&path, &error)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(at(&path, &error)),
         }
@@ -88,7 +90,11 @@ impl Layout {
             ));
         }
         let made = |path: &Path| {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| at(path, &error))
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path)
+                .map_err(|error| at(path, &error))
         };
         made(dir)?;
         let dir = fs::canonicalize(dir).map_err(|error| at(dir, &error))?;
@@ -104,7 +110,8 @@ impl Layout {
             password: options.password.clone().unwrap_or_default(),
         };
         for node in 1..=options.nodes {
-            let text = toml::to_string(&this.config(node)?).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+            let text =
+                toml::to_string(&this.config(node)?).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
             write_private(&this.config_path(node), text.as_bytes())?;
         }
         Ok(this)
@@ -112,8 +119,16 @@ impl Layout {
 
     /// Of a quickstart that is there.
     pub(crate) fn of(dir: &Path, summary: &Summary) -> Self {
-        let password = summary.accounts.first().map(|account| account.password.clone()).unwrap_or_default();
-        Self { dir: fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned()), base_port: 0, password }
+        let password = summary
+            .accounts
+            .first()
+            .map(|account| account.password.clone())
+            .unwrap_or_default();
+        Self {
+            dir: fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned()),
+            base_port: 0,
+            password,
+        }
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -143,7 +158,10 @@ impl Layout {
 
     /// The node's line of `quickstart.json`.
     pub(crate) fn entry(&self, node: u64, pid: u32) -> NodeEntry {
-        let text = |port: u16| self.address(node, port).map_or_else(|_| String::new(), |address| address.to_string());
+        let text = |port: u16| {
+            self.address(node, port)
+                .map_or_else(|_| String::new(), |address| address.to_string())
+        };
         NodeEntry {
             id: node,
             pid,
@@ -192,8 +210,12 @@ impl Layout {
 
     fn address(&self, node: u64, port: u16) -> Result<SocketAddr, Failure> {
         let sum = u64::from(self.base_port) + 1000 * node + u64::from(port);
-        let port = u16::try_from(sum)
-            .map_err(|_| Failure::new(Exit::Usage, format!("--base-port is too high: node {node} would need port {sum}")))?;
+        let port = u16::try_from(sum).map_err(|_| {
+            Failure::new(
+                Exit::Usage,
+                format!("--base-port is too high: node {node} would need port {sum}"),
+            )
+        })?;
         Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
     }
 }
@@ -208,8 +230,14 @@ pub(crate) fn log_path(dir: &Path, node: u64) -> PathBuf {
 
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     use std::io::Write;
-    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all())).map_err(|error| at(path, &error))
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path);
+    file.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .map_err(|error| at(path, &error))
 }
 
 fn at(path: &Path, error: &dyn std::fmt::Display) -> Failure {
@@ -224,9 +252,24 @@ mod tests {
 
     #[test]
     fn node_k_listens_where_the_documentation_says() {
-        let layout = Layout { dir: "/q".into(), base_port: 10_000, password: String::new() };
+        let layout = Layout {
+            dir: "/q".into(),
+            base_port: 10_000,
+            password: String::new(),
+        };
         let entry = layout.entry(2, 7);
-        assert_eq!((entry.imap.as_str(), entry.cluster.as_str()), ("127.0.0.1:12143", "127.0.0.1:12433"));
-        assert!(Layout { dir: "/q".into(), base_port: 65_000, password: String::new() }.config(1).is_err());
+        assert_eq!(
+            (entry.imap.as_str(), entry.cluster.as_str()),
+            ("127.0.0.1:12143", "127.0.0.1:12433")
+        );
+        assert!(
+            Layout {
+                dir: "/q".into(),
+                base_port: 65_000,
+                password: String::new()
+            }
+            .config(1)
+            .is_err()
+        );
     }
 }

@@ -19,9 +19,14 @@ pub(crate) struct Children(BTreeMap<u64, Child>);
 impl Children {
     /// Starts a node. What it logs goes to `node-K.log`.
     pub(crate) fn start(&mut self, dir: &Path, node: u64) -> Result<(), Failure> {
-        let failed = |error: std::io::Error| Failure::new(Exit::Failed, format!("node {node} was not started: {error}"));
+        let failed =
+            |error: std::io::Error| Failure::new(Exit::Failed, format!("node {node} was not started: {error}"));
         let binary = std::env::current_exe().map_err(failed)?;
-        let log = fs::OpenOptions::new().create(true).append(true).open(log_path(dir, node)).map_err(failed)?;
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log_path(dir, node))
+            .map_err(failed)?;
         let mut command = Command::new(binary);
         command.arg("run").arg("--config").arg(config_path(dir, node));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -60,7 +65,9 @@ pub(crate) fn runs(dir: &Path, entry: &NodeEntry) -> bool {
         return false;
     }
     let stat = fs::read_to_string(format!("/proc/{}/stat", entry.pid)).unwrap_or_default();
-    let dead = stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z') || rest.starts_with('X'));
+    let dead = stat
+        .rsplit_once(") ")
+        .is_none_or(|(_, rest)| rest.starts_with('Z') || rest.starts_with('X'));
     let command = fs::read(format!("/proc/{}/cmdline", entry.pid)).unwrap_or_default();
     let config = config_path(dir, entry.id);
     let config = fs::canonicalize(&config).unwrap_or(config);

@@ -20,7 +20,10 @@ pub(crate) async fn answers(layout: &Layout, node: u64, children: &mut Children)
         if let Some(status) = children.exited(node) {
             let last = std::fs::read_to_string(&log).unwrap_or_default();
             let last = last.lines().last().unwrap_or_default().to_owned();
-            return Err(Failure::new(Exit::Failed, format!("node {node} ended at once ({status}): {last}")));
+            return Err(Failure::new(
+                Exit::Failed,
+                format!("node {node} ended at once ({status}): {last}"),
+            ));
         }
         if Instant::now() >= deadline {
             return Err(Failure::new(
@@ -46,7 +49,10 @@ pub(crate) async fn all_serve(layout: &Layout, nodes: u64, mailbox_groups: u32) 
         }
         let Some(waiting) = waiting else { return Ok(()) };
         if Instant::now() >= deadline {
-            return Err(Failure::new(Exit::TryAgain, format!("the site is not complete yet: {waiting}")));
+            return Err(Failure::new(
+                Exit::TryAgain,
+                format!("the site is not complete yet: {waiting}"),
+            ));
         }
         if shown.elapsed() >= SHOW_EVERY {
             output::note(&format!("waiting: {waiting}"));
@@ -61,14 +67,24 @@ fn lacks(status: &Status, nodes: u64, mailbox_groups: u32) -> Option<String> {
     let node = status.node;
     let opened = status.groups.len();
     if opened <= usize::try_from(mailbox_groups).unwrap_or(usize::MAX) {
-        return Some(format!("node {node} has {opened} of {} groups", u64::from(mailbox_groups) + 1));
+        return Some(format!(
+            "node {node} has {opened} of {} groups",
+            u64::from(mailbox_groups) + 1
+        ));
     }
     let voters = usize::try_from(nodes.min(3)).unwrap_or(3);
     status.groups.iter().find_map(|group| {
         if group.voters.len() < voters {
-            return Some(format!("group {} has {} of {voters} voters", group.group, group.voters.len()));
+            return Some(format!(
+                "group {} has {} of {voters} voters",
+                group.group,
+                group.voters.len()
+            ));
         }
-        group.leader.is_none().then(|| format!("node {node} knows no leader of group {}", group.group))
+        group
+            .leader
+            .is_none()
+            .then(|| format!("node {node} knows no leader of group {}", group.group))
     })
 }
 
