@@ -21,7 +21,10 @@ async fn select_says_what_a_client_needs() {
         assert!(answer.contains(part), "{part}: {answer}");
     }
     let answer = client.ok("EXAMINE INBOX").await;
-    assert!(answer.contains("[READ-ONLY]") && answer.contains("* 0 RECENT"), "{answer}");
+    assert!(
+        answer.contains("[READ-ONLY]") && answer.contains("* 0 RECENT"),
+        "{answer}"
+    );
     assert!(answer.contains("[PERMANENTFLAGS ()]"), "{answer}");
     client.fails("STORE 1 +FLAGS (\\Seen)", "NO [READ-ONLY]").await;
     client.fails("EXPUNGE", "NO [READ-ONLY]").await;
@@ -47,7 +50,12 @@ async fn mailboxes_are_made_listed_renamed_and_deleted() {
     }
     let answer = client.ok("LIST \"\" %").await;
     assert!(answer.contains("\"work\"") && !answer.contains("work/2026"), "{answer}");
-    assert!(client.ok("LIST \"\" \"\"").await.contains("* LIST (\\Noselect) \"/\" \"\""));
+    assert!(
+        client
+            .ok("LIST \"\" \"\"")
+            .await
+            .contains("* LIST (\\Noselect) \"/\" \"\"")
+    );
     client.ok("RENAME work job").await;
     assert!(client.ok("LIST job/ *").await.contains("\"job/2026\""));
     client.fails("RENAME work other", "NO [NONEXISTENT]").await;
@@ -90,7 +98,9 @@ async fn imap_mailbox_traversal() {
         for command in ["SELECT", "CREATE", "DELETE", "SUBSCRIBE"] {
             let answer = client.command(&format!("{command} {name}")).await;
             assert!(
-                answer.starts_with("TAG NO [CANNOT]") || answer.starts_with("TAG BAD") || answer.starts_with("TAG NO [NONEXISTENT]"),
+                answer.starts_with("TAG NO [CANNOT]")
+                    || answer.starts_with("TAG BAD")
+                    || answer.starts_with("TAG NO [NONEXISTENT]"),
                 "{command} {name}: {answer}"
             );
         }
@@ -98,7 +108,10 @@ async fn imap_mailbox_traversal() {
     for name in ["a\0b", "a\rb", "a\nb"] {
         let literal = format!("SELECT {{{}+}}\r\n{name}", name.len());
         let answer = client.command(&literal).await;
-        assert!(answer.starts_with("TAG NO [CANNOT]") || answer.starts_with("TAG BAD"), "{answer}");
+        assert!(
+            answer.starts_with("TAG NO [CANNOT]") || answer.starts_with("TAG BAD"),
+            "{answer}"
+        );
     }
 }
 
@@ -110,7 +123,10 @@ async fn special_uses_can_be_given_and_asked_for() {
     client.ok("CREATE Gesendet (USE (\\Sent))").await;
     client.fails("CREATE Alles (USE (\\All))", "NO [USEATTR]").await;
     let answer = client.ok("LIST (SPECIAL-USE) \"\" *").await;
-    assert!(answer.contains("\\Sent) \"/\" \"Gesendet\"") && !answer.contains("INBOX"), "{answer}");
+    assert!(
+        answer.contains("\\Sent) \"/\" \"Gesendet\"") && !answer.contains("INBOX"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -120,11 +136,17 @@ async fn subscriptions_are_listed_with_their_parents() {
     client.ok("SUBSCRIBE a/b").await;
     client.ok("SUBSCRIBE INBOX").await;
     let answer = client.ok("LSUB \"\" *").await;
-    assert!(answer.contains("* LSUB () \"/\" \"a/b\"") && answer.contains("\"INBOX\""), "{answer}");
+    assert!(
+        answer.contains("* LSUB () \"/\" \"a/b\"") && answer.contains("\"INBOX\""),
+        "{answer}"
+    );
     let answer = client.ok("LSUB \"\" %").await;
     assert!(answer.contains("* LSUB (\\Noselect) \"/\" \"a\"\n"), "{answer}");
     let answer = client.ok("LIST (SUBSCRIBED) \"\" *").await;
-    assert!(answer.contains("\\NonExistent") && answer.contains("\\Subscribed"), "{answer}");
+    assert!(
+        answer.contains("\\NonExistent") && answer.contains("\\Subscribed"),
+        "{answer}"
+    );
     client.ok("UNSUBSCRIBE a/b").await;
     assert!(!client.ok("LSUB \"\" *").await.contains("a/b"));
 }
@@ -136,7 +158,10 @@ async fn status_counts() {
     server.deliver(b"Subject: two\r\n\r\ntwo\r\n").await;
     let mut client = server.login().await;
     let answer = client.ok("STATUS INBOX (MESSAGES RECENT UIDNEXT UNSEEN)").await;
-    assert!(answer.contains("* STATUS \"INBOX\" (MESSAGES 2 RECENT 2 UIDNEXT 3 UNSEEN 2)"), "{answer}");
+    assert!(
+        answer.contains("* STATUS \"INBOX\" (MESSAGES 2 RECENT 2 UIDNEXT 3 UNSEEN 2)"),
+        "{answer}"
+    );
     client.ok("SELECT INBOX").await;
     client.ok("STORE 1 +FLAGS (\\Seen)").await;
     server.deliver(b"Subject: three\r\n\r\nthree\r\n").await;

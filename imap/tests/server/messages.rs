@@ -32,16 +32,26 @@ async fn every_item_of_fetch_is_answered() {
     }
     let answer = client.ok("FETCH 1 (UID BODYSTRUCTURE)").await;
     assert!(answer.contains("UID 1 BODYSTRUCTURE ("), "{answer}");
-    assert!(answer.to_lowercase().contains("(\"attachment\" (\"filename\" \"x.pdf\"))"), "{answer}");
+    assert!(
+        answer
+            .to_lowercase()
+            .contains("(\"attachment\" (\"filename\" \"x.pdf\"))"),
+        "{answer}"
+    );
     let answer = client.ok("FETCH 1 BODY.PEEK[HEADER.FIELDS (SUBJECT x-none)]").await;
     let expected = "* 1 FETCH (BODY[HEADER.FIELDS (SUBJECT x-none)] {18}\nSubject: parts\n\n)\n";
     assert!(answer.starts_with(expected), "{answer}");
-    let answer = client.ok("FETCH 1 (BODY.PEEK[1] BODY.PEEK[2.MIME] BODY.PEEK[3] BODY.PEEK[2]<2.3>)").await;
+    let answer = client
+        .ok("FETCH 1 (BODY.PEEK[1] BODY.PEEK[2.MIME] BODY.PEEK[3] BODY.PEEK[2]<2.3>)")
+        .await;
     assert!(answer.contains("BODY[1] {12}\nhello wörld BODY[2.MIME] {"), "{answer}");
     assert!(answer.contains("BODY[3] NIL BODY[2]<2> {3}\nBER)"), "{answer}");
     assert!(!answer.contains("\\Seen"), "{answer}");
     let answer = client.ok("FETCH 1 RFC822.TEXT").await;
-    assert!(answer.contains("RFC822.TEXT {") && answer.contains("* 1 FETCH (FLAGS (\\Seen \\Recent))"), "{answer}");
+    assert!(
+        answer.contains("RFC822.TEXT {") && answer.contains("* 1 FETCH (FLAGS (\\Seen \\Recent))"),
+        "{answer}"
+    );
     assert!(client.ok("FETCH 1 (RFC822.HEADER)").await.contains("Subject: parts"));
 }
 
@@ -91,9 +101,19 @@ async fn flags_are_stored_and_told() {
     let server = Server::new().await;
     let mut client = with_messages(&server, 2).await;
     let answer = client.ok("STORE 1 +FLAGS (\\Flagged $Work)").await;
-    assert!(answer.contains("* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft $Work)"), "{answer}");
-    assert_eq!(answer.matches("* 1 FETCH (FLAGS (\\Flagged $Work \\Recent))").count(), 1, "{answer}");
-    assert_eq!(client.ok("STORE 1:2 -FLAGS.SILENT (\\Flagged)").await, "TAG OK STORE completed\n");
+    assert!(
+        answer.contains("* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft $Work)"),
+        "{answer}"
+    );
+    assert_eq!(
+        answer.matches("* 1 FETCH (FLAGS (\\Flagged $Work \\Recent))").count(),
+        1,
+        "{answer}"
+    );
+    assert_eq!(
+        client.ok("STORE 1:2 -FLAGS.SILENT (\\Flagged)").await,
+        "TAG OK STORE completed\n"
+    );
     let answer = client.ok("UID STORE 2 FLAGS (\\Seen)").await;
     assert!(answer.contains("* 2 FETCH (UID 2 FLAGS (\\Seen \\Recent))"), "{answer}");
     let answer = client.ok("FETCH 1:* FLAGS").await;
@@ -106,7 +126,9 @@ async fn imap_store_keyword_many() {
     let server = Server::new().await;
     let mut client = with_messages(&server, 1).await;
     let keywords: Vec<String> = (0..5000).map(|number| format!("k{number}")).collect();
-    client.fails(&format!("STORE 1 +FLAGS ({})", keywords.join(" ")), "NO [LIMIT]").await;
+    client
+        .fails(&format!("STORE 1 +FLAGS ({})", keywords.join(" ")), "NO [LIMIT]")
+        .await;
     assert!(client.ok("FETCH 1 FLAGS").await.contains("(FLAGS (\\Recent))"));
 }
 
@@ -115,7 +137,10 @@ async fn expunge_tells_numbers_from_the_highest() {
     let server = Server::new().await;
     let mut client = with_messages(&server, 4).await;
     client.ok("STORE 2,4 +FLAGS.SILENT (\\Deleted)").await;
-    assert_eq!(client.ok("EXPUNGE").await, "* 4 EXPUNGE\n* 2 EXPUNGE\nTAG OK EXPUNGE completed\n");
+    assert_eq!(
+        client.ok("EXPUNGE").await,
+        "* 4 EXPUNGE\n* 2 EXPUNGE\nTAG OK EXPUNGE completed\n"
+    );
     client.fails("FETCH 3 FLAGS", "BAD").await;
     assert!(client.ok("UID FETCH 3 UID").await.contains("* 2 FETCH (UID 3)"));
 }
@@ -126,7 +151,10 @@ async fn imap_uidplus_foreign() {
     let mut client = with_messages(&server, 3).await;
     client.ok("STORE 1:2 +FLAGS.SILENT (\\Deleted)").await;
     assert_eq!(client.ok("UID EXPUNGE 3").await, "TAG OK EXPUNGE completed\n");
-    assert_eq!(client.ok("UID EXPUNGE 2:3").await, "* 2 EXPUNGE\nTAG OK EXPUNGE completed\n");
+    assert_eq!(
+        client.ok("UID EXPUNGE 2:3").await,
+        "* 2 EXPUNGE\nTAG OK EXPUNGE completed\n"
+    );
     assert!(client.ok("UID SEARCH ALL").await.contains("* SEARCH 1 3\n"));
 }
 
@@ -139,7 +167,10 @@ async fn copies_and_moves_say_their_uids() {
     assert!(answer.contains("[COPYUID ") && answer.contains(" 1:2 1:2]"), "{answer}");
     let answer = client.ok("UID MOVE 3 Archive").await;
     let lines: Vec<&str> = answer.lines().collect();
-    assert!(lines[0].starts_with("* OK [COPYUID ") && lines[0].contains(" 3 3]"), "{answer}");
+    assert!(
+        lines[0].starts_with("* OK [COPYUID ") && lines[0].contains(" 3 3]"),
+        "{answer}"
+    );
     assert_eq!(lines[1], "* 3 EXPUNGE");
     assert!(client.ok("SELECT Archive").await.contains("* 3 EXISTS"));
     assert!(client.ok("FETCH 3 BODY.PEEK[TEXT]").await.contains("body 3"));
@@ -153,14 +184,22 @@ async fn copies_and_moves_say_their_uids() {
 async fn appended_messages_keep_flags_and_date() {
     let server = Server::new().await;
     let mut client = server.select().await;
-    client.send("x APPEND INBOX (\\Seen $Work) \"01-Feb-2020 10:00:00 +0100\" {18}\r\n").await;
+    client
+        .send("x APPEND INBOX (\\Seen $Work) \"01-Feb-2020 10:00:00 +0100\" {18}\r\n")
+        .await;
     assert!(client.line().await.starts_with("+ "));
     client.send("Subject: x\r\n\r\nabc\n\r\n").await;
     let answer = String::from_utf8(client.until("x ").await).unwrap();
-    assert!(answer.contains("* 1 EXISTS") && answer.contains("x OK [APPENDUID "), "{answer}");
+    assert!(
+        answer.contains("* 1 EXISTS") && answer.contains("x OK [APPENDUID "),
+        "{answer}"
+    );
     let answer = client.ok("FETCH 1 (FLAGS INTERNALDATE RFC822.SIZE)").await;
     assert!(answer.contains("FLAGS (\\Seen $Work"), "{answer}");
-    assert!(answer.contains("INTERNALDATE \"01-Feb-2020 09:00:00 +0000\" RFC822.SIZE 18)"), "{answer}");
+    assert!(
+        answer.contains("INTERNALDATE \" 1-Feb-2020 09:00:00 +0000\" RFC822.SIZE 18)"),
+        "{answer}"
+    );
     client.fails("APPEND nowhere {5+}\r\nabcde", "NO [TRYCREATE]").await;
     client.fails("APPEND nowhere {5}", "NO [TRYCREATE]").await;
     client.fails("APPEND INBOX {5+}\r\na\0bcd", "NO [UNKNOWN-CTE]").await;
@@ -181,7 +220,9 @@ async fn imap_append_date() {
     let server = Server::new().await;
     let mut client = server.select().await;
     for date in ["99-Feb-2026 00:00:00 +0000", "01-Feb-0000 00:00:00 +0000"] {
-        client.fails(&format!("APPEND INBOX \"{date}\" {{3+}}\r\nabc"), "BAD").await;
+        client
+            .fails(&format!("APPEND INBOX \"{date}\" {{3+}}\r\nabc"), "BAD")
+            .await;
     }
     assert!(client.ok("STATUS INBOX (MESSAGES)").await.contains("MESSAGES 0"));
 }
@@ -193,7 +234,9 @@ async fn imap_append_garbage() {
     let mut state = 7_u64;
     let garbage: Vec<u8> = (0..1024 * 1024)
         .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33).to_le_bytes()[0].max(1)
         })
         .collect();
@@ -201,7 +244,10 @@ async fn imap_append_garbage() {
     let all = client.command_bytes("FETCH 1 BODY.PEEK[]").await;
     assert!(all.windows(garbage.len()).any(|window| window == garbage));
     let answer = client.ok("FETCH 1 (ENVELOPE BODYSTRUCTURE)").await.to_lowercase();
-    assert!(answer.contains("\"text\" \"plain\"") || answer.contains("\"octet-stream\""), "{answer}");
+    assert!(
+        answer.contains("\"text\" \"plain\"") || answer.contains("\"octet-stream\""),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -230,10 +276,17 @@ async fn search_knows_every_key() {
     let server = Server::new().await;
     server.deliver(MULTIPART).await;
     server
-        .deliver(b"From: bob@example.test\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nX-Mark: Yes\r\n\r\nplain words\r\n")
+        .deliver(
+            b"From: bob@example.test\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nX-Mark: Yes\r\n\r\nplain words\r\n",
+        )
         .await;
     let mut client = server.select().await;
-    client.append("INBOX (\\Seen $Work) \"01-Feb-2020 10:00:00 +0100\"", b"Subject: old\r\n\r\nx\r\n").await;
+    client
+        .append(
+            "INBOX (\\Seen $Work) \"01-Feb-2020 10:00:00 +0100\"",
+            b"Subject: old\r\n\r\nx\r\n",
+        )
+        .await;
     for (key, found) in [
         ("ALL", " 1 2 3"),
         ("2:*", " 2 3"),
@@ -252,7 +305,6 @@ async fn search_knows_every_key() {
         ("LARGER 40", " 1 2"),
         ("FROM ADA", " 1"),
         ("SUBJECT \"parts\"", " 1"),
-        ("CHARSET UTF-8 SUBJECT {5+}\r\ngr\u{fc}s", ""),
         ("CHARSET UTF-8 SUBJECT {6+}\r\nGRÜß", " 2"),
         ("HEADER x-mark yes", " 2"),
         ("BODY WORDS", " 2"),
@@ -263,9 +315,6 @@ async fn search_knows_every_key() {
         ("(UNSEEN BODY words)", " 2"),
         ("ANSWERED", ""),
     ] {
-        if key.contains("gr\u{fc}s") {
-            continue;
-        }
         let answer = client.ok(&format!("SEARCH {key}")).await;
         assert!(answer.contains(&format!("* SEARCH{found}\n")), "{key}: {answer}");
     }
@@ -277,7 +326,9 @@ async fn search_knows_every_key() {
 async fn imap_search_charset() {
     let server = Server::new().await;
     let mut client = server.select().await;
-    client.fails("SEARCH CHARSET X-FOO ALL", "NO [BADCHARSET (UTF-8)]").await;
+    client
+        .fails("SEARCH CHARSET X-FOO ALL", "NO [BADCHARSET (UTF-8)]")
+        .await;
 }
 
 #[tokio::test]
@@ -294,7 +345,10 @@ async fn imap_seqset_star_empty() {
     let mut client = server.select().await;
     for set in ["*", "1:*"] {
         client.fails(&format!("FETCH {set} FLAGS"), "BAD").await;
-        assert_eq!(client.ok(&format!("UID FETCH {set} FLAGS")).await, "TAG OK FETCH completed\n");
+        assert_eq!(
+            client.ok(&format!("UID FETCH {set} FLAGS")).await,
+            "TAG OK FETCH completed\n"
+        );
     }
 }
 
@@ -302,7 +356,10 @@ async fn imap_seqset_star_empty() {
 async fn imap_seqset_reversed() {
     let server = Server::new().await;
     let mut client = with_messages(&server, 3).await;
-    assert_eq!(client.ok("UID FETCH 9:2 UID").await, client.ok("UID FETCH 2:9 UID").await);
+    assert_eq!(
+        client.ok("UID FETCH 9:2 UID").await,
+        client.ok("UID FETCH 2:9 UID").await
+    );
 }
 
 #[tokio::test]
@@ -318,7 +375,11 @@ async fn imap_fetch_part_deep() {
     let mut client = with_messages(&server, 1).await;
     let path = vec!["1"; 10_000].join(".");
     let answer = client.command(&format!("FETCH 1 BODY.PEEK[{path}]")).await;
-    assert!(answer.contains(" NIL)") || answer.starts_with("TAG BAD"), "{}", answer.len());
+    assert!(
+        answer.contains(" NIL)") || answer.starts_with("TAG BAD"),
+        "{}",
+        answer.len()
+    );
 }
 
 #[tokio::test]
@@ -335,5 +396,10 @@ async fn bytes_that_cannot_be_had_are_not_shown_as_empty() {
         "{answer}"
     );
     assert!(!answer.contains("NIL") && !answer.contains("{0}"), "{answer}");
-    assert!(client.ok("FETCH 1:2 (FLAGS UID RFC822.SIZE)").await.contains("* 2 FETCH"));
+    assert!(
+        client
+            .ok("FETCH 1:2 (FLAGS UID RFC822.SIZE)")
+            .await
+            .contains("* 2 FETCH")
+    );
 }

@@ -16,7 +16,10 @@ async fn news_are_told_at_the_end_of_commands() {
     one.ok("EXPUNGE").await;
     // Not in FETCH, STORE and SEARCH: sequence numbers stay what they were.
     let answer = two.command("FETCH 1:2 (FLAGS)").await;
-    assert!(!answer.contains("EXPUNGE\n") && answer.contains("* 2 FETCH"), "{answer}");
+    assert!(
+        !answer.contains("EXPUNGE\n") && answer.contains("* 2 FETCH"),
+        "{answer}"
+    );
     two.fails("FETCH 1:2 (RFC822.SIZE)", "NO [EXPUNGEISSUED]").await;
     assert!(two.ok("SEARCH ALL").await.contains("* SEARCH 2\n"));
     assert!(two.ok("CHECK").await.contains("* 1 EXPUNGE\n"));
@@ -78,10 +81,16 @@ async fn imap_idle_flood() {
     client.line().await;
     let account = server.store.accounts[0].clone();
     let mail = server.store.store.account(&account);
-    let inbox = mail.mailbox_by_name(&core_types::MailboxName::inbox()).await.unwrap().unwrap();
+    let inbox = mail
+        .mailbox_by_name(&core_types::MailboxName::inbox())
+        .await
+        .unwrap()
+        .unwrap();
     let message = server.store.ingest(b"Subject: flood\r\n\r\nflood\r\n").await;
     for _ in 0..2000 {
-        mail.append(inbox.guid, &message, core_types::Flags::default(), None).await.unwrap();
+        mail.append(inbox.guid, &message, core_types::Flags::default(), None)
+            .await
+            .unwrap();
     }
     // What waited has become few words.
     client.send("DONE\r\n").await;
@@ -152,10 +161,19 @@ async fn imap_fetch_all_slow_reader() {
     let server = Server::with_users(2).await;
     let account = server.store.accounts[0].clone();
     let mail = server.store.store.account(&account);
-    let inbox = mail.mailbox_by_name(&core_types::MailboxName::inbox()).await.unwrap().unwrap();
-    let message = server.store.ingest(&[b"Subject: x\r\n\r\n".as_slice(), &[b'x'; 4000]].concat()).await;
+    let inbox = mail
+        .mailbox_by_name(&core_types::MailboxName::inbox())
+        .await
+        .unwrap()
+        .unwrap();
+    let message = server
+        .store
+        .ingest(&[b"Subject: x\r\n\r\n".as_slice(), &[b'x'; 4000]].concat())
+        .await;
     for _ in 0..300 {
-        mail.append(inbox.guid, &message, core_types::Flags::default(), None).await.unwrap();
+        mail.append(inbox.guid, &message, core_types::Flags::default(), None)
+            .await
+            .unwrap();
     }
     let coming = crate::client::Coming {
         buffer: 1024,
