@@ -1,7 +1,6 @@
 """Damage on one node's disk: a blob whose bytes changed, a blob that is gone, an index that is gone. Nothing wrong is served,
 and what a peer has comes back from it."""
 
-import contextlib
 import shutil
 from pathlib import Path
 
@@ -14,7 +13,7 @@ def blob_of(site, node, ident, before):
 
 
 def read(site, node, ident):
-    with contextlib.closing(site.imap(node, 1, select="INBOX")) as client:
+    with site.imap(node, 1, select="INBOX") as client:
         return find_message(client, ident)
 
 

@@ -1,6 +1,5 @@
 """kill -9 of all nodes at once under load: nothing acknowledged is missing, UIDs and UIDVALIDITY are as before."""
 
-import contextlib
 import random
 import time
 
@@ -13,7 +12,7 @@ def numbers(site, load, node):
     """UIDVALIDITY and the UIDs by id, of all mailboxes, as a client sees them."""
     found = {}
     for user in load.mail_users + list(load.flag_user.values()):
-        with contextlib.closing(site.imap(node, user, select="INBOX")) as client:
+        with site.imap(node, user, select="INBOX") as client:
             validity = int(client.response("UIDVALIDITY")[1][0])
             found[user] = (validity, {ident: uid for uid, ident in fetch_ids(client)})
             client.logout()

@@ -53,7 +53,7 @@ def large_message(site, compressible, user):
     # What the first delivery sets up is no cost of a large one.
     for node in (1, 2, 3):
         site.deliver(node, [user], message(f"warm-{node}", 3000))
-        with contextlib.closing(site.imap(node, user, select="INBOX")) as client:
+        with site.imap(node, user, select="INBOX") as client:
             client.fetch("1:*", "(BODY.PEEK[])")
             client.logout()
     sent = large(LARGE, compressible)
@@ -68,7 +68,7 @@ def large_message(site, compressible, user):
     digest = hashlib.sha256(sent).digest()
     before = reset_peaks(site)
     begin = time.monotonic()
-    with contextlib.closing(site.imap(2, user, select="INBOX", timeout=120)) as client:
+    with site.imap(2, user, select="INBOX", timeout=120) as client:
         data = ok(client.fetch("4", "(BODY.PEEK[])"))
         stored = next(part[1] for part in data if isinstance(part, tuple))
         assert hashlib.sha256(stored[len(stored) - len(sent) :]).digest() == digest
@@ -90,7 +90,7 @@ def large_message(site, compressible, user):
     assert extra < LARGE_EXTRA_MIB_MAX, f"{extra:.1f} MiB"
 
     before = reset_peaks(site)
-    with contextlib.closing(site.imap(3, user, timeout=120)) as client:
+    with site.imap(3, user, timeout=120) as client:
         ok(client.append("INBOX", None, None, sent))
         client.logout()
     text, extra = peaks(site, before)
@@ -103,7 +103,7 @@ def too_large_is_refused(site):
         code, text = client.docmd("MAIL FROM:<sender@outside.test> SIZE=999999999")
         assert code == 552, (code, text)
         client.quit()
-    with contextlib.closing(site.imap(1, 1)) as client:
+    with site.imap(1, 1) as client:
         client.send(b'x1 APPEND INBOX {999999999}\r\n')
         line = client.readline()
         assert line.startswith(b"x1 NO") or line.startswith(b"x1 BAD"), line

@@ -143,7 +143,7 @@ class Load:
             self.acknowledged[ident] = user
 
     def _prepare_flags(self, node):
-        with contextlib.closing(self.site.imap(node, self.flag_user[node])) as client:
+        with self.site.imap(node, self.flag_user[node]) as client:
             for number in range(FLAG_MESSAGES):
                 ok(client.append("INBOX", None, None, message(f"flags-{node}-{number}", 600)))
             client.logout()
@@ -190,7 +190,7 @@ class Load:
     def _read_mail(self, node):
         for user in self.mail_users:
             seen = self.seen.setdefault(user, {})
-            with contextlib.closing(self.site.imap(node, user, select="INBOX")) as client:
+            with self.site.imap(node, user, select="INBOX") as client:
                 validity = int(client.response("UIDVALIDITY")[1][0])
                 known = self.uid_validity.setdefault(user, validity)
                 assert known == validity, f"UIDVALIDITY of user {user} changed from {known} to {validity}"
@@ -218,7 +218,7 @@ class Load:
     def _flag_problems(self, node):
         problems = []
         for of, user in self.flag_user.items():
-            with contextlib.closing(self.site.imap(node, user, select="INBOX")) as client:
+            with self.site.imap(node, user, select="INBOX") as client:
                 for line in ok(client.uid("FETCH", "1:*", "(UID FLAGS)")):
                     uid = int(re.search(rb"UID (\d+)", line)[1])
                     flags = re.search(rb"FLAGS \(([^)]*)\)", line)[1].decode().split()

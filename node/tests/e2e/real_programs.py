@@ -27,7 +27,7 @@ SMTP, CURL, SWAKS, TLS, SUBMISSION, LMTP, IDLE, MBSYNC, MPOP, FETCHMAIL, MANY = 
 def smtp_in_imap_and_pop3_out(site):
     sent = message("smtp-1", 5000)
     site.deliver(1, [SMTP], sent)
-    with contextlib.closing(site.imap(2, SMTP, select="INBOX")) as client:
+    with site.imap(2, SMTP, select="INBOX") as client:
         check_stored(find_message(client, "smtp-1"), sent)
         client.logout()
     check_stored(pop3_only_message(site, 3, SMTP), sent)
@@ -87,7 +87,7 @@ def swaks_in(site):
             "--auth-user", site.user(SWAKS), "--auth-password", PASSWORD, "--from", site.user(SWAKS),
             "--to", site.user(SWAKS), "--header", "Subject: by submission", "--hide-all",
         )
-    with contextlib.closing(site.imap(3, SWAKS, select="INBOX")) as client:
+    with site.imap(3, SWAKS, select="INBOX") as client:
         stored = find_message(client, "swaks-1")
         # swaks ends its message with a line end of its own.
         check_stored(stored.rstrip(b"\r\n"), sent.rstrip(b"\r\n"))
@@ -130,6 +130,7 @@ def submission_with_a_login(site):
     sent = message("submission-1", 1500).replace(b"sender@outside.test", site.user(SUBMISSION).encode(), 1)
     with contextlib.closing(site.smtp(1, "submission")) as client:
         client.starttls(context=context)
+        client.ehlo()
         code, text = client.docmd(f"MAIL FROM:<{site.user(SUBMISSION)}>")
         assert code == 530, (code, text)
         client.login(site.user(SUBMISSION), PASSWORD)
@@ -152,7 +153,7 @@ def submission_with_a_login(site):
             assert error.smtp_code == 535, error
         else:
             raise AssertionError("a wrong password is taken")
-    with contextlib.closing(site.imap(3, SUBMISSION, select="INBOX")) as client:
+    with site.imap(3, SUBMISSION, select="INBOX") as client:
         check_stored(find_message(client, "submission-1"), sent)
         check_stored(find_message(client, "submission-2"), second)
         client.logout()
@@ -212,7 +213,7 @@ def mbsync_both_ways(site):
     near = root / "mail" / "INBOX"
     for folder in ("cur", "new", "tmp"):
         (near / folder).mkdir(parents=True)
-    with contextlib.closing(site.imap(1, MBSYNC)) as client:
+    with site.imap(1, MBSYNC) as client:
         for number in range(250):
             flags = r"(\Seen)" if number % 2 else None
             ok(client.append("INBOX", flags, None, message(f"far-{number}", 800)))
@@ -230,7 +231,7 @@ def mbsync_both_ways(site):
     run = lambda: run_program(mbsync, "-c", root / "mbsyncrc", "all", env={**os.environ, "HOME": str(root)}, timeout=300)
 
     def far(node):
-        with contextlib.closing(site.imap(node, MBSYNC, select="INBOX")) as client:
+        with site.imap(node, MBSYNC, select="INBOX") as client:
             state = sorted(ok(client.uid("FETCH", "1:*", "(UID FLAGS)")))
             status = ok(client.status("INBOX", "(MESSAGES UIDNEXT UIDVALIDITY UNSEEN)"))
             idents = {text.split(b"X-E2E-Id: ")[1].split(b"\r\n")[0] for _, text in fetch_all(client)}
@@ -250,7 +251,7 @@ def mbsync_both_ways(site):
     run()
     assert (far(1)[:2], here()) == before, "the second run moved something"
     # A flag and a removal on each side go over to the other.
-    with contextlib.closing(site.imap(3, MBSYNC, select="INBOX")) as client:
+    with site.imap(3, MBSYNC, select="INBOX") as client:
         ok(client.uid("STORE", "1", "+FLAGS", r"(\Flagged)"))
         ok(client.uid("STORE", "2", "+FLAGS", r"(\Deleted)"))
         ok(client.expunge())
@@ -305,7 +306,7 @@ def fetchmail_fetches(site):
     body = (root / "mail").read_bytes().replace(b"\r\n", b"\n")
     assert sent.replace(b"\r\n", b"\n").split(b"\n\n", 1)[1].rstrip() in body, body[-1500:]
     # It deletes what it fetched, and the other nodes know it.
-    with contextlib.closing(site.imap(2, FETCHMAIL, select="INBOX")) as client:
+    with site.imap(2, FETCHMAIL, select="INBOX") as client:
         assert ok(client.search(None, "ALL"))[0] == b""
         client.logout()
 
@@ -324,7 +325,7 @@ def hundred_recipients_are_one_blob(site):
     names = added()
     assert all(len(found) == 1 for found in names.values()) and len(set.union(*names.values())) == 1, names
     for user in (users[0], users[50], users[99]):
-        with contextlib.closing(site.imap(1 + user % 3, user, select="INBOX")) as client:
+        with site.imap(1 + user % 3, user, select="INBOX") as client:
             check_stored(find_message(client, "hundred"), sent)
             client.logout()
     if path := next((file for file in [site.blob_files(2)[name] for name in names[2]] if file.suffix == ".zst"), None):
