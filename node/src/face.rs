@@ -1,7 +1,6 @@
 //! What the node shows to its administrator and to nodes that want to join.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use admin::api::{BlobStatus, Check, DiskStatus, GroupStatus, Health, NodeStatus, Status};
 use admin::{AdminError, Kind};
@@ -15,7 +14,6 @@ use state::rows::NodeRow;
 use state::{DirectoryOp, Outcome};
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use transport::{Authority, JoinService, JoinToken, Refused, Validity};
 
 use crate::listen::ListenError;
@@ -204,33 +202,6 @@ impl admin::Node for Face {
         let key = token.key().map_err(|error| failed(&error))?.public();
         Ok((key, token.text().map_err(|error| failed(&error))?))
     }
-
-    async fn wait_for_all_nodes(&self, group: GroupId, timeout: Duration) {
-        let Some(group) = self.0.groups.group(group) else {
-            return;
-        };
-        let deadline = Instant::now() + timeout;
-        while Instant::now() < deadline {
-            let status = group.status();
-            let reachable = |node: &NodeId| {
-                self.0
-                    .transport
-                    .peers_status()
-                    .iter()
-                    .any(|peer| peer.node == *node && peer.connected)
-            };
-            match status.role {
-                Role::Leader if status.lag.iter().all(|(node, lag)| *lag == 0 || !reachable(node)) => return,
-                Role::Leader => {}
-                // Only the leader knows how far the others are; heartbeats carry the commit on within this time.
-                _ => {
-                    tokio::time::sleep(FOLLOWERS_WAIT).await;
-                    return;
-                }
-            }
-            tokio::time::sleep(LAG_LOOK).await;
-        }
-    }
 }
 
 impl Face {
@@ -401,7 +372,3 @@ pub(crate) fn validity(now: UnixMillis) -> Validity {
 
 /// Below this much free space the status says so.
 const DISK_LOW_BYTES: u64 = 512 * 1024 * 1024;
-/// Between two looks at how far the others are.
-const LAG_LOOK: Duration = Duration::from_millis(20);
-/// How long a follower's command waits for the others: a heartbeat and a half.
-const FOLLOWERS_WAIT: Duration = Duration::from_millis(300);
