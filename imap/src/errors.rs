@@ -1,5 +1,7 @@
 //! How a command ends that did not succeed: one table for each kind of error, and nowhere else.
 
+use std::fmt;
+
 use directory::LoginError;
 use imap_proto::{Code, Status};
 use mailstore::StoreError;
@@ -38,6 +40,17 @@ pub(crate) enum Failure {
     Done,
     /// The session is over.
     End(End),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("the client is gone"),
+            Self::Output(error) => error.fmt(f),
+            Self::Logout => f.write_str("over"),
+            Self::Bye(reason) | Self::Abort(reason) => f.write_str(reason),
+        }
+    }
 }
 
 impl Answer {

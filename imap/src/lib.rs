@@ -61,5 +61,5 @@ pub const BUSY: &[u8] = b"* BYE Too many connections\r\n";
 pub async fn serve(connection: wire::Connection, context: Context) {
     let peer = connection.peer;
     let end = session::Session::new(connection, context).run().await;
-    tracing::debug!(%peer, ?end, "IMAP session over");
+    tracing::debug!(%peer, %end, "IMAP session over");
 }

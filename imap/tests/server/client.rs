@@ -6,7 +6,7 @@ use std::sync::Arc;
 use imap::Context;
 use mailstore::testing::TestStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
-use wire::{Connection, Limiter, ServerTls, Shutdown};
+use wire::{BoxStream, Connection, Limiter, ServerTls, Shutdown};
 
 pub struct Server {
     pub store: TestStore,
@@ -16,7 +16,7 @@ pub struct Server {
 }
 
 pub struct Client {
-    stream: BufReader<DuplexStream>,
+    stream: BufReader<BoxStream>,
     tag: u32,
 }
 
@@ -106,15 +106,21 @@ impl Server {
 }
 
 impl Client {
-    pub fn new(stream: DuplexStream) -> Self {
+    pub fn new(stream: impl wire::Stream) -> Self {
         Self {
-            stream: BufReader::new(stream),
+            stream: BufReader::new(Box::new(stream)),
             tag: 0,
         }
     }
 
-    pub fn into_stream(self) -> DuplexStream {
+    pub fn into_stream(self) -> BoxStream {
         self.stream.into_inner()
+    }
+
+    /// After STARTTLS was answered.
+    pub async fn into_tls(self, connector: &tokio_rustls::TlsConnector) -> Self {
+        let name = rustls_pki_types::ServerName::try_from("mail.example.test").unwrap();
+        Self::new(connector.connect(name, self.into_stream()).await.unwrap())
     }
 
     pub async fn send(&mut self, octets: impl AsRef<[u8]>) {
@@ -221,4 +227,19 @@ impl Client {
         let _ = self.stream.read_to_end(&mut all).await;
         String::from_utf8_lossy(&all).into_owned()
     }
+}
+
+/// A certificate, and a client that trusts it.
+pub fn test_tls() -> (Arc<ServerTls>, tokio_rustls::TlsConnector) {
+    let made = rcgen::generate_simple_self_signed(vec!["mail.example.test".to_owned()]).unwrap();
+    let tls = ServerTls::from_pem(made.cert.pem().as_bytes(), made.signing_key.serialize_pem().as_bytes()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (Arc::new(tls), Arc::new(config).into())
 }

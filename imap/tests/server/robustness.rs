@@ -1,10 +1,8 @@
 //! Clients that break rules, break off, or want too much.
 
-use std::sync::Arc;
-
 use tokio::io::AsyncWriteExt;
 
-use crate::client::{Coming, Server};
+use crate::client::Server;
 
 #[tokio::test]
 async fn imap_literal_cut() {
@@ -72,22 +70,6 @@ async fn pipelined_commands_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn imap_starttls_injection() {
-    let server = Server::new().await;
-    let tls = test_tls();
-    let coming = Coming {
-        plain_login: false,
-        tls: Some(tls),
-        ..Coming::default()
-    };
-    let (mut client, greeting) = server.connect_as(coming).await;
-    assert!(greeting.contains("STARTTLS"), "{greeting}");
-    client.send("a STARTTLS\r\nb LOGIN user1@example.test secret\r\n").await;
-    let rest = client.rest().await;
-    assert!(rest.starts_with("* BYE") && !rest.contains("b OK"), "{rest}");
-}
-
-#[tokio::test]
 async fn imap_search_regexish() {
     let server = Server::new().await;
     let mut message = b"Subject: large\r\n\r\n".to_vec();
@@ -99,10 +81,4 @@ async fn imap_search_regexish() {
         .command(&format!("SEARCH BODY {{{}+}}\r\n{needle}", needle.len()))
         .await;
     assert!(answer.contains("* SEARCH\n"), "{answer}");
-}
-
-fn test_tls() -> Arc<wire::ServerTls> {
-    let key = rcgen::generate_simple_self_signed(vec!["mail.example.test".to_owned()]).unwrap();
-    let tls = wire::ServerTls::from_pem(key.cert.pem().as_bytes(), key.signing_key.serialize_pem().as_bytes());
-    Arc::new(tls.unwrap())
 }
