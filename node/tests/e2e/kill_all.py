@@ -59,7 +59,7 @@ def main():
             load.end()
             print(f"        {load.summary()}")
             run.case("all copies agree", site.wait_equal)
-            run.case("every blob has three copies, and its name is its hash", verify_blobs, site)
+            run.case("every blob has three copies, and its name is its hash", verify_blobs, site, load.present())
     run.finish()
 
 

@@ -82,7 +82,7 @@ def main():
                 print(f"        {count} x {text}")
             run.case("everything acknowledged is there once, at every node", everything_is_there_once, site, load)
             run.case("all copies agree", site.wait_equal)
-            run.case("every blob has three copies, and its name is its hash", verify_blobs, site)
+            run.case("every blob has three copies, and its name is its hash", verify_blobs, site, load.present())
             if gaps:
                 above = sum(gap > OUTAGE_MAX for gap in gaps)
                 print(f"        longest gap of all rounds {max(gaps):.2f} s; {above} of {len(gaps)} above {OUTAGE_MAX} s")

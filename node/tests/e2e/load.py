@@ -229,6 +229,11 @@ class Load:
                 client.logout()
         return problems
 
+    def present(self):
+        """The ids of all messages that are in a mailbox, as the last check saw them."""
+        mail = {ident for seen in self.seen.values() for ident in seen}
+        return mail | {f"flags-{node}-{number}" for node in self.flag_user for number in range(FLAG_MESSAGES)}
+
     def summary(self):
         rate = {kind: sum(len(times) for (_, of), times in self.successes.items() if of == kind) for kind in ("deliver", "append", "flags")}
         return f"{rate}, {len(self.in_doubt)} in doubt"

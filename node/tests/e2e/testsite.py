@@ -193,7 +193,10 @@ class Site:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         if not done.stdout.lstrip().startswith("{"):
             raise RuntimeError(f"status of node {number}: exit {done.returncode}: {done.stdout[-500:]}{done.stderr[-1000:]}")
-        return json.loads(done.stdout)
+        status = json.loads(done.stdout)
+        if "groups" not in status:
+            raise RuntimeError(f"status of node {number}: exit {done.returncode}: {status}")
+        return status
 
     def differences(self):
         """What keeps the copies from being the same everywhere; nothing when all is well."""
@@ -278,9 +281,13 @@ class Site:
 
 
 def alive(pid):
-    """Whether a process runs; one that ended and that nobody waited for does not."""
+    """Whether a process runs; one that ended and that nobody waited for does not.
+
+    While a thread is still in the kernel, its process looks like a zombie too, but holds its files and locks.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return state not in "ZX" or len(os.listdir(f"/proc/{pid}/task")) > 1
     except OSError:
         return False
 
