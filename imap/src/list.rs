@@ -92,7 +92,7 @@ impl Known {
         } else {
             exists || self.has_children
         };
-        selected.then(|| ListAttributes {
+        selected.then_some(ListAttributes {
             // RFC 5258 3: \NonExistent says \Noselect too, and only the extended form knows it.
             no_select: !exists && !list.extended,
             non_existent: !exists && list.extended,
