@@ -202,23 +202,21 @@ pub(crate) async fn add_node(State(context): State<Context>, body: Bytes) -> Ans
     let directory = context.store.directory();
     directory.confirm().await?;
     let site = directory
-        .query(state::directory::Reader::sites)?
+        .query(|reader| reader.sites())
+        .await?
         .first()
         .map(|site| site.site);
     let site = site.ok_or_else(|| AdminError::new(Kind::Failed, "the cluster has no site"))?;
     let (token_key, token) = context.node.new_join_token().await?;
     let valid = u64::try_from(TOKEN_VALID.as_millis()).unwrap_or(u64::MAX);
     let expires = context.store.clock().now().saturating_add(valid);
-    change(
-        &context,
-        DirectoryOp::AddJoinToken {
-            token_key,
-            site,
-            name: request.name,
-            expires,
-        },
-    )
-    .await?;
+    let op = DirectoryOp::AddJoinToken {
+        token_key,
+        site,
+        name: request.name,
+        expires,
+    };
+    settle(directory.propose(op).await?)?;
     Ok(Json(api::JoinToken {
         token,
         valid_seconds: TOKEN_VALID.as_secs(),

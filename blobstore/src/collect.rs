@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use core_types::BlobId;
 use core_types::limits::BLOB_MARKS_MAX;
+use futures_util::future::BoxFuture;
 
 use crate::BlobStore;
 use crate::error::BlobError;
 use crate::run::run;
 
-/// Whether anything of this node refers to a blob: groups, islands, spool, queue, staging, retained messages. It may
-/// block; it is called on the pool.
-pub type IsReferenced = Arc<dyn Fn(BlobId) -> Result<bool, BlobError> + Send + Sync>;
+/// Whether anything of this node refers to a blob: groups, islands, spool, queue, staging, retained messages.
+pub type IsReferenced = Arc<dyn Fn(BlobId) -> BoxFuture<'static, Result<bool, BlobError>> + Send + Sync>;
 
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,20 +62,14 @@ impl BlobStore {
         let mut walk = self.walk();
         while let Some(ids) = walk.next().await? {
             report.checked += ids.len() as u64;
-            let ask = Arc::clone(&is_referenced);
-            let unreferenced = run(self.pool(), move || {
-                let mut unreferenced = Vec::new();
-                let mut referenced = Vec::new();
-                for id in ids {
-                    if ask(id)? {
-                        referenced.push(id)
-                    } else {
-                        unreferenced.push(id)
-                    }
+            let (mut referenced, mut unreferenced) = (Vec::new(), Vec::new());
+            for id in ids {
+                if is_referenced(id).await? {
+                    referenced.push(id)
+                } else {
+                    unreferenced.push(id)
                 }
-                Ok::<_, BlobError>((referenced, unreferenced))
-            });
-            let (referenced, unreferenced) = unreferenced.await??;
+            }
             for id in referenced {
                 self.pins().unmark(id);
             }
@@ -101,14 +95,11 @@ impl BlobStore {
         if self.is_in_journal(id) {
             return Ok(None);
         }
-        let (ask, files) = (Arc::clone(is_referenced), Arc::clone(self.files()));
-        let removed = run(self.pool(), move || {
-            if ask(id)? {
-                return Ok(None);
-            }
-            files.remove(id).map(Some)
-        });
-        let removed = removed.await??;
+        if is_referenced(id).await? {
+            return Ok(None);
+        }
+        let files = Arc::clone(self.files());
+        let removed = run(self.pool(), move || files.remove(id).map(Some)).await??;
         if let Some(bytes) = removed {
             tracing::info!(blob = %id, bytes, "collected");
             self.health().removed(1, bytes);

@@ -430,11 +430,12 @@ impl Journal {
         let path = segment_path(slot);
         if let Ok(file) = disk.open(&path, OpenMode::Write) {
             let mut head = vec![0; RECORDS_START as usize];
-            if file.len()? == u64::from(self.config.journal_segment_bytes) && file.read_exact_at(0, &mut head).is_ok() {
-                if let Some(key) = journal::find_key(&head) {
-                    file.sync_data()?;
-                    return Ok((file, key));
-                }
+            if file.len()? == u64::from(self.config.journal_segment_bytes)
+                && file.read_exact_at(0, &mut head).is_ok()
+                && let Some(key) = journal::find_key(&head)
+            {
+                file.sync_data()?;
+                return Ok((file, key));
             }
             disk.remove(&path)?;
         }

@@ -2,7 +2,7 @@
 //!
 //! `manifest/<group>.tsv` grows by lines; when it is full it becomes `<group>.<number>.tsv` and a new one is begun. Each
 //! line ends with a tab, `#` and the CRC-32C of what stands before as eight hexadecimal digits, so that a person can read
-//! it and a program can tell a line that was cut. Lines wait in memory until [`Manifest::sync`]: the manifest may lack the
+//! it and a program can tell a line that was cut. The first line of each file says the version. Lines wait in memory until [`Manifest::sync`]: the manifest may lack the
 //! last moments, which the log has.
 //!
 //! Not here: what a line says.
@@ -84,7 +84,7 @@ impl Manifest {
         }
         let mut waiting = lock(&self.0.waiting);
         let bytes = waiting.entry(group).or_default();
-        bytes.extend_from_slice(format!("{line}\t#{:08x}\n", crc32c::crc32c(line.as_bytes())).as_bytes());
+        bytes.extend_from_slice(encode_line(line).as_bytes());
         Ok(bytes.len())
     }
 
@@ -170,6 +170,11 @@ impl Inner {
             file.write_at(length, b"\n")?;
             length += 1;
         }
+        if length == 0 {
+            let version = encode_line(VERSION_LINE);
+            file.write_at(0, version.as_bytes())?;
+            length = version.len() as u64;
+        }
         file.write_at(length, bytes)?;
         file.sync_data()?;
         Ok(self.disk.sync_dir(MANIFEST_DIR)?)
@@ -253,6 +258,7 @@ impl ManifestLines {
             }
         }
         self.rest = rest;
+        page.retain(|line| !matches!(line, ManifestLine::Good(line) if line == VERSION_LINE));
         if self.rest.len() > 2 * MANIFEST_LINE_BYTES_MAX {
             // No line is that long: what follows is damage until the next line end.
             page.push(parse_line(&std::mem::take(&mut self.rest)));
@@ -272,10 +278,16 @@ pub(crate) fn parse_line(line: &[u8]) -> ManifestLine {
     ManifestLine::Damaged(text.into_owned())
 }
 
+fn encode_line(line: &str) -> String {
+    format!("{line}\t#{:08x}\n", crc32c::crc32c(line.as_bytes()))
+}
+
 fn current_path(group: GroupId) -> String {
     format!("{MANIFEST_DIR}/{group}.tsv")
 }
 
+/// The first line of each file: the version of what follows.
+const VERSION_LINE: &str = "everpost-manifest\t1";
 const MANIFEST_DIR: &str = "manifest";
 const READ_BYTES: usize = 64 * 1024;
 
@@ -337,10 +349,11 @@ mod tests {
             manifest.append(GroupId(1), line).unwrap();
         }
         manifest.sync().await.unwrap();
-        disk.flip_bit("manifest/1.tsv", 15, 0);
+        let start = encode_line(VERSION_LINE).len() as u64;
+        disk.flip_bit("manifest/1.tsv", start + 15, 0);
         disk.open("manifest/1.tsv", OpenMode::Write)
             .unwrap()
-            .set_len(40)
+            .set_len(start + 40)
             .unwrap();
         manifest.append(GroupId(1), "four").unwrap();
         manifest.sync().await.unwrap();
@@ -349,6 +362,13 @@ mod tests {
         assert!(matches!(lines[1], ManifestLine::Damaged(_)) && matches!(lines[2], ManifestLine::Damaged(_)));
         assert!(matches!(lines[3], ManifestLine::Good(ref line) if line == "four"));
         assert!(manifest.append(GroupId(1), "a\nb").is_err());
+        for (length, fits) in [
+            (MANIFEST_LINE_BYTES_MAX - 1, true),
+            (MANIFEST_LINE_BYTES_MAX, true),
+            (MANIFEST_LINE_BYTES_MAX + 1, false),
+        ] {
+            assert_eq!(manifest.append(GroupId(1), &"x".repeat(length)).is_ok(), fits);
+        }
     }
 
     #[tokio::test]

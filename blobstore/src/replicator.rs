@@ -34,10 +34,7 @@ pub struct Replicator {
 impl Replicator {
     /// For this store, over these requests.
     #[must_use]
-    pub fn new(store: BlobStore, rpc: Arc<dyn Rpc>, entropy: &dyn Entropy) -> Self
-    where
-        Self: Sized,
-    {
+    pub fn new(store: BlobStore, rpc: Arc<dyn Rpc>, entropy: &dyn Entropy) -> Self {
         // Begins anywhere, so that no number of an earlier life is taken for one of this.
         let mut first = [0; 8];
         entropy.fill(&mut first);

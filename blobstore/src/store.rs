@@ -90,11 +90,16 @@ impl BlobStore {
     /// # Errors
     /// Errors of the disk. Damage in the journal is no error: it is counted in [`BlobStore::status`].
     pub async fn open(
-        config: BlobConfig,
+        mut config: BlobConfig,
         disk: Arc<dyn Disk>,
         pool: Arc<dyn BlockingPool>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, BlobError> {
+        // A record that fits no segment could never be written.
+        let segment_bytes = usize::try_from(config.journal_segment_bytes).unwrap_or(usize::MAX);
+        config.inline_bytes_max = config
+            .inline_bytes_max
+            .min(segment_bytes.saturating_sub(RECORD_OVERHEAD_BYTES));
         let (job_pool, job_config) = (Arc::clone(&pool), config.clone());
         let opened = run(&pool, move || {
             let files = Arc::new(Files::open(disk, job_pool, job_config.compress)?);
@@ -352,6 +357,8 @@ impl BlobStore {
 }
 
 const APPENDS_WAITING_MAX: usize = 1024;
+/// What a segment and a record take besides the payload, rounded up.
+const RECORD_OVERHEAD_BYTES: usize = 8192;
 
 #[cfg(test)]
 mod tests;

@@ -110,7 +110,10 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { filter: "info".to_owned(), json: false }
+        Self {
+            filter: "info,openraft=error".to_owned(),
+            json: false,
+        }
     }
 }
 
@@ -149,8 +152,10 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], which says where the mistake is.
     pub fn load(path: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
+            path: path.to_owned(),
+            error,
+        })?;
         Self::parse(&text, path, environment)
     }
 
@@ -163,9 +168,13 @@ impl Config {
         path: &Path,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let at = |message: String| ConfigError::Parse { path: path.to_owned(), message };
-        let variables: BTreeMap<String, String> =
-            environment.filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
+        let at = |message: String| ConfigError::Parse {
+            path: path.to_owned(),
+            message,
+        };
+        let variables: BTreeMap<String, String> = environment
+            .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX))
+            .collect();
         if variables.is_empty() {
             // The common case keeps the file's own line numbers in the message.
             return toml::from_str(text).map_err(|error| at(error.to_string()));
@@ -180,10 +189,12 @@ impl Config {
         {
             return Err(at(error.to_string()));
         }
-        toml::Value::Table(table).try_into().map_err(|error: toml::de::Error| ConfigError::Environment {
-            variable: variables.keys().cloned().collect::<Vec<_>>().join(", "),
-            message: error.to_string(),
-        })
+        toml::Value::Table(table)
+            .try_into()
+            .map_err(|error: toml::de::Error| ConfigError::Environment {
+                variable: variables.keys().cloned().collect::<Vec<_>>().join(", "),
+                message: error.to_string(),
+            })
     }
 
     /// Whether the node does this.
@@ -195,16 +206,26 @@ impl Config {
 
 /// Sets one value of the table from `EVERPOST_LISTEN__IMAP=...`: two underscores between section and key.
 fn overlay(table: &mut toml::Table, variable: &str, value: &str) -> Result<(), ConfigError> {
-    let wrong = |message: &str| ConfigError::Environment { variable: variable.to_owned(), message: message.to_owned() };
-    let name = variable.strip_prefix(ENVIRONMENT_PREFIX).unwrap_or_default().to_lowercase();
+    let wrong = |message: &str| ConfigError::Environment {
+        variable: variable.to_owned(),
+        message: message.to_owned(),
+    };
+    let name = variable
+        .strip_prefix(ENVIRONMENT_PREFIX)
+        .unwrap_or_default()
+        .to_lowercase();
     let value = parse_value(value);
     match name.split_once("__") {
         None => {
             table.insert(name, value);
         }
         Some((section, key)) => {
-            let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-            let section = section.as_table_mut().ok_or_else(|| wrong("it names a value, not a section"))?;
+            let section = table
+                .entry(section)
+                .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            let section = section
+                .as_table_mut()
+                .ok_or_else(|| wrong("it names a value, not a section"))?;
             section.insert(key.to_owned(), value);
         }
     }
@@ -239,7 +260,9 @@ mod tests {
     use super::*;
 
     fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Config::parse(text, Path::new("everpost.toml"), environment)
     }
 
@@ -251,16 +274,31 @@ mod tests {
         assert_eq!(config.listen.imap, Some("127.0.0.1:143".parse().unwrap()));
         assert_eq!((config.listen.smtp, config.plain_login), (None, PlainLogin::Loopback));
         assert!(config.has_role(Role::Store) && config.has_role(Role::Front));
-        assert_eq!(toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap(), config);
+        assert_eq!(
+            toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap(),
+            config
+        );
     }
 
     #[test]
     fn mistakes_name_the_line_and_what_is_allowed() {
-        let error = parse("data_dir = \"/x\"\nroles = [\"stor\"]\n[listen]\n", &[]).unwrap_err().to_string();
-        assert!(error.contains("line 2") && error.contains("`store`") && error.contains("everpost.toml"), "{error}");
-        let error = parse("data_dir = \"/x\"\n[listen]\nimapp = \"1\"\n", &[]).unwrap_err().to_string();
-        assert!(error.contains("line 3") && error.contains("imapp") && error.contains("`imaps`"), "{error}");
-        let error = parse("data_dir = \"/x\"\n[listen]\nimap = \"nonsense\"\n", &[]).unwrap_err().to_string();
+        let error = parse("data_dir = \"/x\"\nroles = [\"stor\"]\n[listen]\n", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("line 2") && error.contains("`store`") && error.contains("everpost.toml"),
+            "{error}"
+        );
+        let error = parse("data_dir = \"/x\"\n[listen]\nimapp = \"1\"\n", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("line 3") && error.contains("imapp") && error.contains("`imaps`"),
+            "{error}"
+        );
+        let error = parse("data_dir = \"/x\"\n[listen]\nimap = \"nonsense\"\n", &[])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("line 3"), "{error}");
         assert!(parse("[listen]\n", &[]).unwrap_err().to_string().contains("data_dir"));
     }
@@ -276,9 +314,17 @@ mod tests {
         ];
         let config = parse(SMALL, &environment).unwrap();
         assert_eq!(config.listen.imap, Some("127.0.0.1:10143".parse().unwrap()));
-        assert_eq!((config.hostname.as_str(), config.index_cache_mib), ("mx.example.org", 128));
+        assert_eq!(
+            (config.hostname.as_str(), config.index_cache_mib),
+            ("mx.example.org", 128)
+        );
         assert!(!config.has_role(Role::Front));
-        let error = parse(SMALL, &[("EVERPOST_PLAIN_LOGIN", "sometimes")]).unwrap_err().to_string();
-        assert!(error.contains("EVERPOST_PLAIN_LOGIN") && error.contains("`loopback`"), "{error}");
+        let error = parse(SMALL, &[("EVERPOST_PLAIN_LOGIN", "sometimes")])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("EVERPOST_PLAIN_LOGIN") && error.contains("`loopback`"),
+            "{error}"
+        );
     }
 }

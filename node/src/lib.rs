@@ -1,1 +1,19 @@
-//! Composition: configuration, start order, listeners, signals, health; the binary everpost.
+//! Composition: configuration, start order, listeners, signals, health.
+//!
+//! The only crate that builds the whole. Not here: a rule of mail, of Raft, or of a protocol.
+
+mod care;
+pub mod commands;
+pub mod config;
+mod face;
+mod files;
+mod follow;
+mod listen;
+mod members;
+mod metrics;
+mod placement;
+pub mod quickstart;
+mod start;
+mod tls;
+
+pub use start::{Node, StartError};

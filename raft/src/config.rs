@@ -53,6 +53,9 @@ pub struct Config {
     pub snapshot_bytes: u64,
     /// Entries that stay in the log behind a snapshot, so that a replica that was away briefly needs no snapshot.
     pub log_entries_kept: u64,
+    /// Segments of the node's log that a group with few commands may keep from being let go. Beyond it the group makes a
+    /// snapshot and lets go of all entries that are in it.
+    pub log_segments_kept: usize,
     /// Between two looks at all groups: sizes, replicas that closed.
     pub maintenance_interval: Duration,
     /// Between two checkpoints of the index.
@@ -75,6 +78,7 @@ impl Config {
             snapshot_entries: 10_000,
             snapshot_bytes: 64 * 1024 * 1024,
             log_entries_kept: 1000,
+            log_segments_kept: 8,
             maintenance_interval: Duration::from_secs(1),
             checkpoint_interval: Duration::from_secs(30),
             digest_interval: Duration::from_secs(10),

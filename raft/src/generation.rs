@@ -21,10 +21,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use core_types::kv::prefix_end;
 use core_types::{Batch, GroupId, Incarnation, KvEngine, KvError, KvRead};
+use tokio::sync::RwLock;
+
+use crate::consensus::ReadFn;
 
 const KEY_VERSION: u8 = 1;
 const SPACE_META: u8 = 0x00;
@@ -98,13 +101,21 @@ impl GroupRows {
         Ok(Arc::new(rows))
     }
 
+    /// Removes everything that stands in the index for a replica. It is not open.
+    pub(crate) fn remove(engine: Arc<dyn KvEngine>, group: GroupId, incarnation: Incarnation) -> Result<(), KvError> {
+        let rows = Self::open(engine, group, incarnation)?;
+        // Which base is live goes last: what is left after a crash is then still found.
+        rows.clear(&rows.key(SPACE_ROWS | rows.live(), &[]))?;
+        rows.clear(&rows.key(SPACE_META, &[]))
+    }
+
     /// What the last [`Self::write`] or [`Install::finish`] said about itself.
     pub(crate) fn machine_row(&self) -> Result<Option<Vec<u8>>, KvError> {
         self.engine.get(&self.key(SPACE_META, &[META_MACHINE]))
     }
 
     /// Writes changes of rows and the adapter's own row as one batch.
-    pub(crate) fn write(&self, changes: &Batch, machine_row: &[u8]) -> Result<(), KvError> {
+    pub(crate) async fn write(&self, changes: &Batch, machine_row: &[u8]) -> Result<(), KvError> {
         let mut batch = Batch::default();
         let rows = SPACE_ROWS | self.live();
         for (key, value) in changes.iter() {
@@ -114,14 +125,14 @@ impl GroupRows {
             }
         }
         batch.put(self.key(SPACE_META, &[META_MACHINE]), machine_row);
-        let _guard = self.writing();
+        let _guard = self.lock.write().await;
         self.add_saves(changes, &mut batch)?;
         self.engine.write(&batch)
     }
 
     /// Calls `read` with the live rows, which do not change while it runs.
-    pub(crate) fn read(&self, read: &mut dyn FnMut(&dyn KvRead)) {
-        let _guard = self.reading();
+    pub(crate) async fn read(&self, read: &mut ReadFn<'_>) {
+        let _guard = self.lock.read().await;
         read(self);
     }
 
@@ -267,15 +278,6 @@ impl GroupRows {
         self.key(SPACE_SAVES | base, &[&pin.to_be_bytes(), key].concat())
     }
 
-    // The locks guard no data of their own, so nothing can be left half changed by a panic under them.
-    fn reading(&self) -> RwLockReadGuard<'_, ()> {
-        self.lock.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn writing(&self) -> RwLockWriteGuard<'_, ()> {
-        self.lock.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn pins(&self) -> MutexGuard<'_, Pins> {
         // Nothing that can panic runs while it is held.
         self.pins.lock().unwrap_or_else(PoisonError::into_inner)
@@ -321,14 +323,16 @@ pub(crate) struct Pin {
     base: u8,
 }
 
+/// Keys and values.
+pub(crate) type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 /// Rows of one source, in the order of the scan; `true` when there may be more.
-type Chunk = (Vec<(Vec<u8>, Vec<u8>)>, bool);
+type Chunk = (Rows, bool);
 
 impl Pin {
     /// At most `limit` rows (at least one, if there is one) with `from <= key < to`, in ascending order, and whether there are
     /// more. The trunk may move on between two calls.
-    pub(crate) fn chunk(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Chunk, KvError> {
-        let _guard = self.rows.reading();
+    pub(crate) async fn chunk(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Chunk, KvError> {
+        let _guard = self.rows.lock.read().await;
         let mut rows = Vec::new();
         let mut from = from.to_vec();
         loop {
@@ -342,12 +346,7 @@ impl Pin {
     }
 
     /// What of a part of the range is there, and where the next part begins.
-    fn merge_chunk(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        limit: usize,
-    ) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, Option<Vec<u8>>), KvError> {
+    fn merge_chunk(&self, from: &[u8], to: &[u8], limit: usize) -> Result<(Rows, Option<Vec<u8>>), KvError> {
         let mut merged: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
         let mut bound: Option<Vec<u8>> = None;
         let mut add = |source: Chunk, is_save: bool| {
@@ -443,11 +442,11 @@ impl Install {
     }
 
     /// Makes the state the live one.
-    pub(crate) fn finish(mut self, machine_row: &[u8]) -> Result<(), KvError> {
+    pub(crate) async fn finish(mut self, machine_row: &[u8]) -> Result<(), KvError> {
         let mut batch = Batch::default();
         batch.put(self.rows.key(SPACE_META, &[META_BASE]), [self.base]);
         batch.put(self.rows.key(SPACE_META, &[META_MACHINE]), machine_row);
-        let guard = self.rows.writing();
+        let guard = self.rows.lock.write().await;
         self.rows.engine.write(&batch)?;
         {
             let mut pins = self.rows.pins();

@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use core_types::{GroupId, Incarnation, KvRead, NodeId};
+use core_types::{GroupId, Incarnation, NodeId};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{EmptyNode, Raft};
@@ -25,6 +25,7 @@ use tokio::time::{Instant, timeout_at};
 use transport::{CallError, Class};
 
 use crate::config::{BarrierError, Config, GroupError, Proposed};
+use crate::consensus::ReadFn;
 use crate::frame::{Answer, Attempt, Change, Request};
 use crate::machine::Machine;
 use crate::network::Network;
@@ -190,11 +191,11 @@ impl Group {
     ///
     /// # Errors
     /// `Closed`; `read` was not called then.
-    pub fn read(&self, read: &mut dyn FnMut(&dyn KvRead)) -> Result<(), GroupError> {
+    pub async fn read(&self, read: &mut ReadFn<'_>) -> Result<(), GroupError> {
         if let Some(reason) = self.inner.replica.closed() {
             return Err(GroupError::Closed(reason));
         }
-        self.inner.replica.rows.read(read);
+        self.inner.replica.rows.read(read).await;
         Ok(())
     }
 
@@ -247,6 +248,20 @@ impl Group {
     pub async fn trigger_snapshot(&self) {
         // An error says that the replica has stopped; its status tells why.
         let _ = self.inner.raft.trigger().snapshot().await;
+    }
+}
+
+impl Group {
+    /// Lets go of every entry that is in the snapshot, and has a new one made if entries were applied since.
+    pub(crate) async fn let_go_of_log(&self) {
+        let status = self.status();
+        if status.snapshot < status.applied {
+            self.trigger_snapshot().await;
+        }
+        if let Some(snapshot) = status.snapshot {
+            // An error says that the replica has stopped; its status tells why.
+            let _ = self.inner.raft.trigger().purge_log(snapshot).await;
+        }
     }
 }
 

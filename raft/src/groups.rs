@@ -26,7 +26,7 @@ use crate::consensus::{Consensus, Membership, ProposeError, ReadFn, Unavailable}
 use crate::frame::{self, Frame, Rejection, Reply};
 use crate::generation::GroupRows;
 use crate::group::{Group, MembershipStatus};
-use crate::log::{GroupKey, SharedLog};
+use crate::log::{GroupKey, Record, SharedLog};
 use crate::log_store::LogStore;
 use crate::machine::Machine;
 use crate::network::Network;
@@ -115,6 +115,13 @@ impl Groups {
             Ok((rows, snapshot::load_newest(&*loading, group, incarnation)?))
         })
         .await?;
+        let network = Network {
+            rpc,
+            group,
+            incarnation,
+            timeout: self.inner.config.rpc_timeout,
+            pool: Arc::clone(&pool),
+        };
         let apply = self.inner.apply;
         let replica = Arc::new(Replica::new(
             group,
@@ -127,12 +134,6 @@ impl Groups {
             snapshot,
         ));
         let machine = Machine::open(Arc::clone(&replica))?;
-        let network = Network {
-            rpc,
-            group,
-            incarnation,
-            timeout: self.inner.config.rpc_timeout,
-        };
         let timers = if group == GroupId::DIRECTORY {
             self.inner.config.directory_timers
         } else {
@@ -172,6 +173,34 @@ impl Groups {
         if let Some(closing) = closing {
             stop(&closing).await;
         }
+    }
+
+    /// Stops a group's replica here and removes everything of it: log, rows, snapshots. For a replica that has left its group,
+    /// or never joined it: its votes are forgotten.
+    ///
+    /// # Errors
+    /// [`OpenError`]; asking again goes on where it ended.
+    pub async fn remove_group(&self, group: GroupId, incarnation: Incarnation) -> Result<(), OpenError> {
+        self.close_group(group).await;
+        let Dependencies {
+            disk,
+            pool,
+            engine,
+            log,
+            ..
+        } = self.inner.dependencies.clone();
+        log.write(GroupKey { group, incarnation }, vec![Record::Removed])
+            .await
+            .map_err(|error| OpenError::Log {
+                group,
+                detail: error.to_string(),
+            })?;
+        let removed = blocking::run(&*pool, move || {
+            snapshot::remove_all(&*disk, group, incarnation)?;
+            Ok(GroupRows::remove(engine, group, incarnation))
+        })
+        .await?;
+        Ok(removed?)
     }
 
     /// Makes everything that was written to the index durable.
@@ -256,8 +285,10 @@ impl Consensus for Groups {
     }
 
     async fn read(&self, group: GroupId, read: &mut ReadFn<'_>) -> Result<(), Unavailable> {
-        self.replica(group)?
+        let replica = self.replica(group)?;
+        replica
             .read(read)
+            .await
             .map_err(|error| Unavailable(group, error.to_string()))
     }
 
@@ -318,9 +349,15 @@ async fn maintain(inner: Weak<Inner>) {
         let Some(inner) = inner.upgrade() else { return };
         let groups: Vec<Group> = inner.locked().values().cloned().collect();
         for group in &groups {
+            group.inner.notice_stop();
             if *group.inner.replica.watch_unsaved().borrow() >= config.snapshot_bytes {
                 group.inner.replica.reset_unsaved();
                 group.trigger_snapshot().await;
+            }
+        }
+        for key in inner.dependencies.log.pinning(config.log_segments_kept) {
+            if let Some(group) = groups.iter().find(|group| group.group() == key.group) {
+                group.let_go_of_log().await;
             }
         }
         if Instant::now() >= digests_at {

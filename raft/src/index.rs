@@ -2,4 +2,6 @@
 
 mod sled_engine;
 
+#[cfg(test)]
+pub(crate) use sled_engine::reopen;
 pub use sled_engine::{SetAside, SledEngine};

@@ -26,6 +26,9 @@ mod snapshot;
 mod transfer;
 mod types;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::{BarrierError, Config, GroupError, OpenError, Proposed, Timers};
 pub use group::{Group, GroupStatus, MembershipStatus, Role};
 pub use groups::{Dependencies, Groups};

@@ -112,12 +112,12 @@ impl Machine {
     }
 
     /// Writes what the overlay holds and answers those who wait for it.
-    fn write(&self, overlay: Overlay<'_>, waiting: &mut Vec<Waiting>) -> io::Result<()> {
+    async fn write(&self, overlay: Overlay<'_>, waiting: &mut Vec<Waiting>) -> io::Result<()> {
         if waiting.is_empty() {
             return Ok(());
         }
         let row = encode_row(&self.row)?;
-        if let Err(error) = self.replica.rows.write(&overlay.into_batch(), &row) {
+        if let Err(error) = self.replica.rows.write(&overlay.into_batch(), &row).await {
             self.replica.close(&format!("index: {error}"));
             return Err(io::Error::other(error));
         }
@@ -168,7 +168,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             let (entry, responder) = match next {
                 Ok(next) => next,
                 Err(error) => {
-                    self.write(overlay, &mut waiting)?;
+                    self.write(overlay, &mut waiting).await?;
                     return Err(error);
                 }
             };
@@ -179,17 +179,17 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     effects,
                 }),
                 Err(reason) => {
-                    self.write(overlay, &mut waiting)?;
+                    self.write(overlay, &mut waiting).await?;
                     self.replica.close(&reason);
                     return Err(io::Error::other(reason));
                 }
             }
             if overlay.batch().len() >= BATCH_ROWS {
-                self.write(overlay, &mut waiting)?;
+                self.write(overlay, &mut waiting).await?;
                 overlay = Overlay::new(&*rows);
             }
         }
-        self.write(overlay, &mut waiting)
+        self.write(overlay, &mut waiting).await
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
@@ -244,7 +244,7 @@ impl Machine {
             applied: meta.last_log_id,
             membership: meta.last_membership.clone(),
         };
-        install.finish(&encode_row(&row)?).map_err(io::Error::other)?;
+        install.finish(&encode_row(&row)?).await.map_err(io::Error::other)?;
         self.row = row;
         keep_snapshot(&self.replica, file).await.map_err(io::Error::other)?;
         self.tell_applied();
@@ -306,7 +306,7 @@ impl Builder {
             .map_err(io::Error::other)?;
         let mut from = Vec::new();
         loop {
-            let (rows, has_more) = pin.chunk(&from, &[0xFF], CHUNK_ROWS).map_err(io::Error::other)?;
+            let (rows, has_more) = pin.chunk(&from, &[0xFF], CHUNK_ROWS).await.map_err(io::Error::other)?;
             if let Some((last, _)) = rows.last() {
                 from = [last.as_slice(), &[0]].concat();
             }

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use core_types::{GroupId, Incarnation, NodeId, limits};
+use core_types::{BlockingPool, GroupId, Incarnation, NodeId, limits};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
@@ -39,6 +39,7 @@ pub(crate) struct Network {
     pub(crate) group: GroupId,
     pub(crate) incarnation: Incarnation,
     pub(crate) timeout: Duration,
+    pub(crate) pool: Arc<dyn BlockingPool>,
 }
 
 impl Network {

@@ -126,6 +126,11 @@ impl Replica {
         self.applied.subscribe()
     }
 
+    /// The last applied entry.
+    pub(crate) fn applied(&self) -> Option<u64> {
+        self.applied.borrow().checked_sub(1)
+    }
+
     pub(crate) fn add_unsaved(&self, bytes: u64) {
         self.unsaved_bytes.send_modify(|sum| *sum = sum.saturating_add(bytes));
     }

@@ -16,6 +16,7 @@ use core_types::codec;
 use core_types::{Disk, DiskError, DiskErrorKind, File, GroupId, Incarnation, OpenMode};
 use serde::{Deserialize, Serialize};
 
+use crate::generation::Rows;
 use crate::types::SnapshotMeta;
 
 /// Where the files are.
@@ -78,16 +79,28 @@ pub(crate) struct Writer {
     written: u64,
     hasher: blake3::Hasher,
     rows: u64,
+    is_published: bool,
+}
+
+impl Drop for Writer {
+    /// A file that was given up, on a full disk above all, leaves nothing.
+    fn drop(&mut self) {
+        if !self.is_published && self.disk.remove(&self.temporary).is_err() {
+            tracing::warn!(
+                path = self.temporary,
+                "an unfinished snapshot stays until the next start"
+            );
+        }
+    }
 }
 
 impl Writer {
     pub(crate) fn create(disk: Arc<dyn Disk>, header: Header) -> Result<Self, DiskError> {
         disk.create_dir_all(DIRECTORY)?;
         let temporary = format!("{}.tmp", path_of(&header));
-        let file = disk.open(&temporary, OpenMode::CreateOrOpen)?;
-        file.set_len(0)?;
         let encoded = codec::encode(HEADER_VERSION, &header, u64::from(HEADER_BYTES_MAX) - 1)
             .map_err(|error| DiskError::new(DiskErrorKind::Other, &temporary, error.to_string()))?;
+        let file = disk.open(&temporary, OpenMode::CreateOrOpen)?;
         let mut writer = Self {
             disk,
             header,
@@ -97,12 +110,14 @@ impl Writer {
             written: 0,
             hasher: blake3::Hasher::new(),
             rows: 0,
+            is_published: false,
         };
         // The limit above is far below 2^32.
         writer
             .buffer
             .extend_from_slice(&u32::try_from(encoded.len()).unwrap_or(END_OF_ROWS).to_le_bytes());
         writer.buffer.extend_from_slice(&encoded);
+        writer.file.set_len(0)?;
         Ok(writer)
     }
 
@@ -135,6 +150,7 @@ impl Writer {
         self.file.sync_data()?;
         let path = path_of(&self.header);
         publish(&*self.disk, &self.temporary, &path)?;
+        self.is_published = true;
         verify(&*self.disk, &path)
     }
 
@@ -218,6 +234,20 @@ pub(crate) fn load_newest(
     Ok(newest)
 }
 
+/// Removes every file of a group.
+pub(crate) fn remove_all(disk: &dyn Disk, group: GroupId, incarnation: Incarnation) -> Result<(), DiskError> {
+    let names = match disk.list(DIRECTORY) {
+        Ok(names) => names,
+        Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let prefix = format!("{group}-{incarnation}-");
+    for name in names.into_iter().filter(|name| name.starts_with(&prefix)) {
+        disk.remove(&format!("{DIRECTORY}/{name}"))?;
+    }
+    disk.sync_dir(DIRECTORY)
+}
+
 /// Reads the rows of a file from its beginning.
 pub(crate) struct RowReader {
     path: String,
@@ -265,7 +295,7 @@ impl RowReader {
     }
 
     /// The next rows, about `bytes` octets of them; none at the end, and only if the whole file agreed with its hash.
-    pub(crate) fn next_rows(&mut self, bytes: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DiskError> {
+    pub(crate) fn next_rows(&mut self, bytes: usize) -> Result<Rows, DiskError> {
         let mut rows = Vec::new();
         let mut taken = 0;
         while taken < bytes && self.verified.is_none() {
@@ -395,7 +425,7 @@ mod tests {
         write(&disk, 5, 3);
         write(&disk, 10, 3);
         write(&disk, 20, 3);
-        drop(Writer::create(disk.clone(), header(30)).unwrap());
+        std::mem::forget(Writer::create(disk.clone(), header(30)).unwrap());
         disk.flip_bit("snapshots/3-1-1-20.snap", 60, 2);
         let loaded = load_newest(&*disk, GroupId(3), Incarnation(1)).unwrap().unwrap();
         assert_eq!(loaded.path, "snapshots/3-1-1-10.snap");

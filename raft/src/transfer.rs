@@ -14,6 +14,7 @@ use openraft::errors::{NetworkError, StreamingError, Unreachable};
 use openraft::raft::SnapshotResponse;
 use transport::{CallError, Class};
 
+use crate::blocking;
 use crate::frame::{Answer, Chunk, Request};
 use crate::network::Network;
 use crate::snapshot::{self, SnapshotFile};
@@ -39,9 +40,14 @@ pub(crate) async fn send(
         let length = usize::try_from(file.length - offset)
             .unwrap_or(usize::MAX)
             .min(limits::CHUNK_BYTES);
-        let mut bytes = vec![0; length];
-        file.file
-            .read_exact_at(offset, &mut bytes)
+        let source = Arc::clone(&file.file);
+        let read = blocking::run(&*network.pool, move || {
+            let mut bytes = vec![0; length];
+            source.read_exact_at(offset, &mut bytes)?;
+            Ok(bytes)
+        });
+        let bytes = read
+            .await
             .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
         let chunk = Chunk {
             vote,

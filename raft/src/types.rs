@@ -30,11 +30,11 @@ openraft::declare_raft_types!(
 pub(crate) type Entry = alias::EntryOf<TypeConfig>;
 pub(crate) type LogId = alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = alias::VoteOf<TypeConfig>;
-pub(crate) type Membership = openraft::Membership<u64, openraft::EmptyNode>;
 pub(crate) type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
 
 /// A log id of a term.
+#[cfg(test)]
 pub(crate) fn log_id(term: u64, index: u64) -> LogId {
     use openraft::vote::RaftLeaderId;
     // The node is not part of a committed leader's id: there is one leader per term.
@@ -96,7 +96,7 @@ mod tests {
         };
         let data = EncodedCommand::encode(&command).unwrap();
         assert_eq!(data.decode().unwrap(), command);
-        let membership = Membership::new_with_defaults(vec![[1, 2, 3].into()], [4]);
+        let membership = openraft::Membership::new_with_defaults(vec![[1, 2, 3].into()], [4]);
         for payload in [
             EntryPayload::Normal(data),
             EntryPayload::Blank,

@@ -24,6 +24,14 @@ pub struct Client {
 }
 
 impl Client {
+    /// The socket of the node with this data directory, whether it answers or not.
+    #[must_use]
+    pub fn of_node(data_dir: &Path) -> Self {
+        Self {
+            socket: data_dir.join(SOCKET),
+        }
+    }
+
     /// The socket of the node whose data directory this is; of a quickstart's directory, of the first node that answers.
     ///
     /// # Errors
@@ -82,7 +90,7 @@ impl Client {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|error| lost(error.to_string()))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| lost(error.to_string()))?;
         let body = match body {
@@ -97,6 +105,8 @@ impl Client {
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
         let answer = async {
+            // Taken in, so that the connection ends with the answer.
+            let mut sender = sender;
             let response = sender
                 .send_request(request)
                 .await

@@ -13,7 +13,13 @@ use crate::testing::{get, message, open, put, seal};
 fn references(ids: &[BlobId]) -> (Arc<Mutex<BTreeSet<BlobId>>>, IsReferenced) {
     let set = Arc::new(Mutex::new(ids.iter().copied().collect::<BTreeSet<BlobId>>()));
     let asked = Arc::clone(&set);
-    (set, Arc::new(move |id| Ok(lock(&asked).contains(&id))))
+    (
+        set,
+        Arc::new(move |id| {
+            let referenced = lock(&asked).contains(&id);
+            Box::pin(async move { Ok(referenced) })
+        }),
+    )
 }
 
 async fn pass_grace() {
@@ -129,7 +135,7 @@ async fn an_answer_that_fails_removes_nothing() {
     pass_grace().await;
     store.collect_pass(none, true).await.unwrap();
     pass_grace().await;
-    let failing: IsReferenced = Arc::new(|_| Err(BlobError::Closed));
+    let failing: IsReferenced = Arc::new(|_| Box::pin(async { Err(BlobError::Closed) }));
     assert!(store.collect_pass(failing, true).await.is_err());
     assert!(store.has(id).await.unwrap());
 }

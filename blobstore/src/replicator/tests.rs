@@ -186,7 +186,7 @@ async fn all_voters_get_a_copy_whether_the_putter_is_one_or_not() {
         for voter in 1..=3 {
             assert!(get(cluster.store(voter), id).await.unwrap() == raw);
         }
-        assert_eq!(cluster.store(4).has(id).await.unwrap(), false);
+        assert!(!cluster.store(4).has(id).await.unwrap());
     }
     assert!(*lock(&cluster.net.largest) < MIB + 20_000, "one frame at a time");
 }
@@ -413,6 +413,26 @@ async fn a_frame_or_a_commit_that_comes_twice_changes_nothing() {
     assert_eq!(serve(frame(1)).await, Answer::Received { frames: 2 });
     assert_eq!(serve(Request::Commit { transfer: 5, id }).await, Answer::Stored);
     assert_eq!(serve(Request::Commit { transfer: 5, id }).await, Answer::Stored);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_ids_in_one_request_is_exact() {
+    let cluster = Cluster::new(1).await;
+    let service = BlobService::new(cluster.store(1).clone());
+    let limit = core_types::limits::BLOB_PAGE_MAX;
+    for (count, fits) in [(limit - 1, true), (limit, true), (limit + 1, false)] {
+        let request = Request::Has {
+            ids: vec![BlobId([1; 32]); count],
+        };
+        let answer = service
+            .serve(NodeId(2), encode_request(&request).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(
+            matches!(decode_answer(&answer).unwrap(), Answer::Has(has) if has.len() == count),
+            fits
+        );
+    }
 }
 
 /// quic-snapshot-cut, for blobs.

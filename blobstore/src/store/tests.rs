@@ -461,3 +461,44 @@ async fn a_writer_that_is_dropped_leaves_nothing() {
         "what a crash left goes at the start"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_real_disk_and_threads_do_as_the_simulated_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(platform::RealDisk::open(directory.path()).unwrap());
+    let open_real = async || {
+        let disk = Arc::clone(&disk);
+        let pool: Arc<dyn BlockingPool> = Arc::new(platform::TokioPool::new(tokio::runtime::Handle::current()));
+        let entropy: Arc<dyn Entropy> = Arc::new(platform::SystemEntropy);
+        let config = BlobConfig {
+            journal_segment_bytes: 1 << 20,
+            ..BlobConfig::default()
+        };
+        BlobStore::open(config, disk, pool, entropy).await.unwrap()
+    };
+    let store = open_real().await;
+    let put_one = |number: u64| {
+        let store = store.clone();
+        async move {
+            let length = if number.is_multiple_of(50) {
+                2 * MIB
+            } else {
+                4000 + number as usize
+            };
+            let sealed = seal(&store, &message(length, number)).await.unwrap();
+            store.put(&sealed).await.unwrap();
+            get(&store, sealed.id()).await.unwrap();
+            (sealed.id(), length, number)
+        }
+    };
+    let put = futures_util::future::join_all((0..300).map(|number| tokio::spawn(put_one(number)))).await;
+    store.flush().await.unwrap();
+    drop(store);
+    let store = open_real().await;
+    assert_eq!(store.status().journal_damage, 0);
+    for blob in put {
+        let (id, length, number) = blob.unwrap();
+        assert!(get(&store, id).await.unwrap() == message(length, number));
+        store.verify(id).await.unwrap();
+    }
+}

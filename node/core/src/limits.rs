@@ -201,6 +201,10 @@ pub const SMTP_COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 pub const SMTP_DATA_RATE_MIN: u64 = 500;
 /// Over how long the rate of DATA is averaged.
 pub const SMTP_DATA_RATE_WINDOW: Duration = Duration::from_secs(60);
+/// How long the relay listener waits for a client that speaks before the greeting.
+pub const SMTP_EARLY_TALKER_WAIT: Duration = Duration::from_millis(100);
+/// How long a closed connection is read from, so that the client gets our last reply.
+pub const SMTP_LINGER: Duration = Duration::from_secs(1);
 /// How long a TLS handshake may take.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -304,3 +308,11 @@ pub const QUEUE_EXPIRY: Duration = Duration::from_secs(5 * 24 * 3600);
 pub const QUEUE_FIRST_RETRY: Duration = Duration::from_secs(2);
 /// The longest pause between two attempts.
 pub const QUEUE_RETRY_MAX: Duration = Duration::from_secs(3600);
+/// How long one attempt to deliver an entry may take; until then no other node tries it.
+pub const QUEUE_ATTEMPT_TIME: Duration = Duration::from_secs(120);
+/// Entries of one group that are tried at a time. Cost: a message being read and written each.
+pub const QUEUE_ATTEMPTS_MAX: usize = 8;
+/// Octets of a message that a report returns whole; of a larger one it returns the header.
+pub const QUEUE_RETURN_BYTES_MAX: u64 = 1024 * 1024;
+/// Octets of a header that a report returns.
+pub const QUEUE_RETURN_HEADER_BYTES_MAX: u64 = 64 * 1024;

@@ -103,6 +103,13 @@ impl Directory {
             .await
     }
 
+    /// How many passwords were hashed to verify a login, since the process began. The same for each attempt that is
+    /// not remembered, whether the account exists or not.
+    #[must_use]
+    pub fn password_checks(&self) -> u64 {
+        self.inner.passwords.runs.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Hashes a password with this cluster's cost and a fresh salt.
     ///
     /// # Errors

@@ -39,6 +39,48 @@ pub fn parse_date(value: &[u8]) -> Option<UnixMillis> {
     u64::try_from(seconds).ok()?.checked_mul(1000).map(UnixMillis)
 }
 
+/// Writes a date as RFC 5322 3.3 has it, in UTC: `Sun, 9 Sep 2001 01:46:40 +0000`.
+#[must_use]
+pub fn format_date(time: UnixMillis) -> String {
+    const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    // The grammar knows years of four digits only.
+    let seconds = (time.0 / 1000).min(253_402_300_799);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil_from_days(days);
+    let name = |names: &[&'static str], index: u64| {
+        let index = usize::try_from(index).unwrap_or(0);
+        names.get(index).copied().unwrap_or_default()
+    };
+    format!(
+        "{}, {day} {} {year:04} {:02}:{:02}:{:02} +0000",
+        name(&WEEKDAYS, days % 7),
+        name(&MONTHS, month - 1),
+        second / 3600,
+        second / 60 % 60,
+        second % 60,
+    )
+}
+
+/// Year, month and day of a number of days since 1970-01-01, after Howard Hinnant's `civil_from_days`.
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    (year, month, day)
+}
+
 fn is_weekday(word: &str) -> bool {
     let names = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
     let lower = word.trim_end_matches('.').to_ascii_lowercase();
@@ -136,6 +178,20 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_date_that_is_written_is_read_back() {
+        assert_eq!(
+            format_date(UnixMillis(1_000_000_000_999)),
+            "Sun, 9 Sep 2001 01:46:40 +0000"
+        );
+        assert_eq!(format_date(UnixMillis(0)), "Thu, 1 Jan 1970 00:00:00 +0000");
+        for day in (0..40_000).step_by(7) {
+            let time = UnixMillis(day * 86_400_000 + 43_000);
+            assert_eq!(parse_date(format_date(time).as_bytes()), Some(time));
+        }
+        assert!(format_date(UnixMillis(u64::MAX)).contains(" 9999 "));
+    }
 
     fn seconds(value: &str) -> Option<u64> {
         parse_date(value.as_bytes()).map(|time| time.0 / 1000)

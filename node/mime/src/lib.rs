@@ -21,7 +21,7 @@ mod scan;
 mod section;
 mod structure;
 
-pub use date::parse_date;
+pub use date::{format_date, parse_date};
 pub use decode::{Transfer, decode_body, decode_charset, decode_header_text, decode_transfer};
 pub use header::{Field, Fields, fields, header_fields, unfold};
 pub use scan::Scanner;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::FutureExt;
 use proptest::prelude::*;
 use state::MemoryEngine;
 
@@ -11,6 +12,10 @@ type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn open(engine: &Arc<MemoryEngine>) -> Arc<GroupRows> {
     GroupRows::open(engine.clone(), GroupId(7), Incarnation(1)).unwrap()
+}
+
+fn now<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("nothing waits here")
 }
 
 fn write(rows: &Arc<GroupRows>, model: &mut Model, key: u8, value: Option<u8>) {
@@ -25,14 +30,14 @@ fn write(rows: &Arc<GroupRows>, model: &mut Model, key: u8, value: Option<u8>) {
             model.remove(&vec![key]);
         }
     }
-    rows.write(&batch, b"row").unwrap();
+    now(rows.write(&batch, b"row")).unwrap();
 }
 
 fn pinned(pin: &Pin, limit: usize) -> Model {
     let mut seen = Model::new();
     let mut from = Vec::new();
     loop {
-        let (rows, more) = pin.chunk(&from, &[0xFF], limit).unwrap();
+        let (rows, more) = now(pin.chunk(&from, &[0xFF], limit)).unwrap();
         if let Some((last, _)) = rows.last() {
             from = [last.as_slice(), &[0]].concat();
         }
@@ -45,13 +50,13 @@ fn pinned(pin: &Pin, limit: usize) -> Model {
 
 fn live(rows: &Arc<GroupRows>) -> Model {
     let mut seen = Model::new();
-    rows.read(&mut |view| {
+    now(rows.read(&mut |view| {
         view.scan(&[], &[0xFF], &mut |key, value| {
             seen.insert(key.to_vec(), value.to_vec());
             true
         })
         .unwrap();
-    });
+    }));
     seen
 }
 
@@ -97,7 +102,7 @@ proptest! {
                     let Ok(install) = rows.install() else { continue };
                     model = entries.iter().map(|(key, value)| (vec![*key], vec![*value])).collect();
                     install.add(&model.clone().into_iter().collect::<Vec<_>>()).unwrap();
-                    install.finish(b"row").unwrap();
+                    now(install.finish(b"row")).unwrap();
                 }
             }
             prop_assert_eq!(&live(&rows), &model);

@@ -93,6 +93,21 @@ impl Group {
 }
 
 impl Inner {
+    /// Closes the replica when openraft has stopped by itself: its log failed, or it found itself contradicted.
+    pub(crate) fn notice_stop(&self) {
+        let error = self
+            .raft
+            .metrics()
+            .borrow_watched()
+            .running_state
+            .as_ref()
+            .err()
+            .map(ToString::to_string);
+        if let Some(error) = error {
+            self.replica.close(&error);
+        }
+    }
+
     pub(crate) fn is_leader(&self) -> bool {
         let metrics = self.raft.metrics();
         let now = metrics.borrow_watched();
@@ -138,7 +153,7 @@ impl Inner {
             term: now.current_term,
             last_log: now.last_log_index,
             committed: now.local_committed.map(|id| id.index),
-            applied: now.last_applied.map(|id| id.index),
+            applied: self.replica.applied(),
             snapshot: now.snapshot.map(|id| id.index),
             purged: now.purged.map(|id| id.index),
             membership,

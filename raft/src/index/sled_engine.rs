@@ -139,6 +139,21 @@ impl KvEngine for SledEngine {
     }
 }
 
+/// Opens an index that this process had open: sled's threads keep its lock for a moment after the last handle is dropped.
+#[cfg(test)]
+pub(crate) fn reopen(directory: &Path, cache_bytes: u64) -> SledEngine {
+    for _ in 0..500 {
+        match SledEngine::open(directory, cache_bytes) {
+            Ok(engine) => return engine,
+            Err(error) if error.to_string().contains("lock") => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("sled does not let go of its lock");
+}
+
 fn from_sled(error: sled::Error) -> KvError {
     match error {
         sled::Error::Io(error) => from_io(error),
@@ -187,7 +202,7 @@ mod tests {
             engine.write(&batch(&[("c", "4")], &["b"])).unwrap();
             engine.checkpoint().unwrap();
         }
-        let engine = SledEngine::open(&path, CACHE).unwrap();
+        let engine = reopen(&path, CACHE);
         assert_eq!(engine.get(b"a").unwrap(), Some(b"1".to_vec()));
         assert_eq!(engine.get(b"b").unwrap(), None);
         let mut seen = Vec::new();
@@ -216,8 +231,11 @@ mod tests {
             }
             engine.checkpoint().unwrap();
         }
-        fs::write(path.join("conf"), b"nonsense").unwrap();
-        assert!(matches!(SledEngine::open(&path, CACHE), Err(KvError::Damaged(_))));
+        drop(reopen(&path, CACHE));
+        drop(reopen(&path, CACHE));
+        fs::write(path.join("conf"), [0x5A; 100]).unwrap();
+        let error = SledEngine::open(&path, CACHE).err();
+        assert!(matches!(error, Some(KvError::Damaged(_))), "{error:?}");
         let (engine, aside) = SledEngine::open_or_set_aside(&path, CACHE).unwrap();
         assert_eq!(aside.unwrap().directory, directory.path().join("index.damaged-1"));
         assert_eq!(engine.get(b"key 1").unwrap(), None);

@@ -3,6 +3,7 @@
 //! The first octet picks TLS and how the rest is cut into reads; the server's verdicts come from a small generator, so
 //! that one input is always one session. A broken invariant panics.
 
+use core_types::MessageGuid;
 use core_types::limits::{POP3_OUTPUT_STEP_BYTES, POP3_READ_BYTES_MAX};
 
 use super::{Action, Config, Entry, Input, Machine, Refusal, Tls, Verdict};
@@ -130,7 +131,7 @@ fn answer(action: &Action, random: &mut Random) -> Option<Input<'static>> {
             let count = if random.below(4) == 0 { 5000 } else { random.below(4) };
             let entry = |number: usize| Entry {
                 size: number as u64,
-                uidl: format!("{number:032x}"),
+                guid: MessageGuid((number as u128).to_be_bytes()),
             };
             Verdict::Maildrop((0..count).map(entry).collect())
         }

@@ -79,8 +79,12 @@ pub enum Verdict {
 pub enum Refusal {
     /// The name or the password is wrong, which of them is not told: `[AUTH]`.
     Credentials,
-    /// The maildrop is in use: `[IN-USE]`.
+    /// Too many logins failed lately, from wherever the client is: `[LOGIN-DELAY]`, and the session ends.
+    TooManyLogins,
+    /// The maildrop has too many sessions: `[IN-USE]`.
     InUse,
+    /// The message was deleted by another session.
+    Gone,
     /// The server cannot do it now; the client may try again: `[SYS/TEMP]`.
     Temporary,
     /// The server will not do it: `[SYS/PERM]`.
@@ -91,7 +95,9 @@ impl Refusal {
     fn reply(self) -> &'static str {
         match self {
             Self::Credentials => "-ERR [AUTH] wrong name or password",
-            Self::InUse => "-ERR [IN-USE] the maildrop is in use",
+            Self::TooManyLogins => "-ERR [LOGIN-DELAY] too many failed logins, try again later",
+            Self::InUse => "-ERR [IN-USE] too many sessions have this maildrop open",
+            Self::Gone => "-ERR the message was deleted by another session",
             Self::Temporary => "-ERR [SYS/TEMP] not now, try again later",
             Self::Permanent => "-ERR [SYS/PERM] not permitted",
         }
@@ -99,15 +105,18 @@ impl Refusal {
 }
 
 /// A message of the maildrop.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Memory: 32 octets of each message for as long as the session lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Octets of the message as stored.
     pub size: u64,
-    /// What UIDL shows: 1 to 70 visible characters (RFC 1939 7); see [`uidl`].
-    pub uidl: String,
+    /// Its identity, from which UIDL is made; see [`uidl`].
+    pub guid: MessageGuid,
 }
 
-/// The unique id of a message: made of its GUID, which no merge and no renumbering of UIDs changes.
+/// What UIDL shows, 32 visible characters (RFC 1939 7 permits 1 to 70): made of the message's GUID, which no merge and
+/// no renumbering of UIDs changes.
 #[must_use]
 pub fn uidl(guid: MessageGuid) -> String {
     guid.to_string()
@@ -254,6 +263,15 @@ impl Machine {
     #[must_use]
     pub fn is_logged_in(&self) -> bool {
         matches!(self.state, State::Transaction(_))
+    }
+
+    /// The message at this place (from 0) of the open maildrop, also when it is marked as deleted.
+    #[must_use]
+    pub fn guid(&self, index: usize) -> Option<MessageGuid> {
+        match &self.state {
+            State::Transaction(maildrop) => maildrop.guid(index),
+            _ => None,
+        }
     }
 
     /// Takes what happened and says what to do. Inputs that answer nothing are ignored.

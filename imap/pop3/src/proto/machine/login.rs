@@ -131,7 +131,8 @@ impl Machine {
         } else {
             self.errors = self.errors.saturating_add(1);
         }
-        if self.auth_failures >= POP3_AUTH_FAILURES_MAX || self.errors >= POP3_ERRORS_MAX {
+        let is_barred = refusal == Refusal::TooManyLogins;
+        if is_barred || self.auth_failures >= POP3_AUTH_FAILURES_MAX || self.errors >= POP3_ERRORS_MAX {
             self.close(actions);
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Neither new mail nor another session changes it (RFC 1939 3). Messages count from 1 for the client, from 0 here.
 
+use core_types::MessageGuid;
+
 use super::Entry;
 
 #[derive(Debug)]
@@ -69,6 +71,11 @@ impl Maildrop {
             .get(index)
             .filter(|(_, mark)| *mark == Mark::None)
             .map(|(entry, _)| entry)
+    }
+
+    /// The message at this place, deleted or not.
+    pub(super) fn guid(&self, index: usize) -> Option<MessageGuid> {
+        self.entries.get(index).map(|(entry, _)| entry.guid)
     }
 
     pub(super) fn delete(&mut self, index: usize) {

@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn guid(number: u64) -> MessageGuid {
+    MessageGuid(u128::from(number).to_be_bytes())
+}
+
 /// A session with a server that does as it was told.
 struct Talk {
     machine: Machine,
@@ -18,7 +22,7 @@ impl Talk {
     fn new(tls: Tls, plain_login: bool) -> Self {
         let entry = |number: u64| Entry {
             size: number * 100,
-            uidl: format!("uid{number}"),
+            guid: guid(number),
         };
         let mut talk = Self {
             machine: Machine::new(
@@ -113,14 +117,18 @@ impl Talk {
 #[test]
 fn a_session_reads_and_deletes() {
     let mut talk = Talk::logged_in();
-    talk.send("STAT\r\nLIST\r\nuidl 2\r\n")
-        .expect("+OK 3 600\r\n+OK\r\n1 100\r\n2 200\r\n3 300\r\n.\r\n+OK 2 uid2\r\n");
+    talk.send("STAT\r\nLIST\r\nuidl 2\r\n").expect(&format!(
+        "+OK 3 600\r\n+OK\r\n1 100\r\n2 200\r\n3 300\r\n.\r\n+OK 2 {:032x}\r\n",
+        2
+    ));
     talk.send("RETR 2\r\n")
         .expect("+OK 200 octets\r\nSubject: 1\r\n\r\n..body\r\nmore\r\n.\r\n");
     talk.send("TOP 1 1\r\n")
         .expect("+OK\r\nSubject: 0\r\n\r\n..body\r\n.\r\n");
-    talk.send("DELE 1\r\nSTAT\r\nUIDL\r\n")
-        .expect("+OK deleted at QUIT\r\n+OK 2 500\r\n+OK\r\n2 uid2\r\n3 uid3\r\n.\r\n");
+    talk.send("DELE 1\r\nSTAT\r\nUIDL\r\n").expect(&format!(
+        "+OK deleted at QUIT\r\n+OK 2 500\r\n+OK\r\n2 {:032x}\r\n3 {:032x}\r\n.\r\n",
+        2, 3
+    ));
     talk.send("RSET\r\nSTAT\r\n").expect("+OK 3 messages\r\n+OK 3 600\r\n");
     talk.send("DELE 3\r\nDELE 2\r\nQUIT\r\nNOOP\r\n")
         .expect("+OK deleted at QUIT\r\n+OK deleted at QUIT\r\n+OK\r\n(closed)");
@@ -294,10 +302,7 @@ fn pop3_quit_no_quorum() {
 #[test]
 fn pop3_new_mail_in_session() {
     let mut talk = Talk::logged_in();
-    talk.maildrop.push(Entry {
-        size: 1,
-        uidl: "new".to_owned(),
-    });
+    talk.maildrop.push(Entry { size: 1, guid: guid(9) });
     talk.send("STAT\r\nRSET\r\nSTAT\r\n")
         .expect("+OK 3 600\r\n+OK 3 messages\r\n+OK 3 600\r\n");
 }
@@ -321,11 +326,13 @@ fn pop3_auth_resp_codes() {
         (Refusal::Temporary, "-ERR [SYS/TEMP] "),
         (Refusal::Permanent, "-ERR [SYS/PERM] "),
         (Refusal::InUse, "-ERR [IN-USE] "),
+        (Refusal::TooManyLogins, "-ERR [LOGIN-DELAY] "),
     ] {
         let mut talk = Talk::new(Tls::Active, false);
         talk.login = Verdict::Refused(refusal);
         talk.send("USER a\r\n").expect("+OK\r\n").send("PASS b\r\n");
         assert!(talk.sent.starts_with(reply), "{}", talk.sent);
+        assert_eq!(talk.machine.is_closed(), refusal == Refusal::TooManyLogins);
     }
 }
 
@@ -360,12 +367,7 @@ fn pop3_apop() {
 fn pop3_list_1m() {
     for command in ["LIST", "UIDL"] {
         let mut talk = Talk::new(Tls::Active, false);
-        talk.maildrop = (0..1_000_000)
-            .map(|_| Entry {
-                size: 1,
-                uidl: "u".to_owned(),
-            })
-            .collect();
+        talk.maildrop = (0..1_000_000).map(|_| Entry { size: 1, guid: guid(1) }).collect();
         let mut lines = 0_usize;
         let mut steps = 0_usize;
         let mut actions = Vec::new();

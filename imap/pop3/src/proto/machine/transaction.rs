@@ -32,7 +32,7 @@ impl Machine {
             Command::Uidl(Some(number)) => {
                 let reply = maildrop
                     .find(*number)
-                    .map(|(_, entry)| format!("+OK {number} {}", entry.uidl));
+                    .map(|(_, entry)| format!("+OK {number} {}", uidl(entry.guid)));
                 self.reply_or_no_message(reply, actions);
             }
             Command::Dele(number) => {
@@ -114,7 +114,7 @@ impl Machine {
             if let Some(entry) = maildrop.at(listing.next) {
                 let line = match listing.kind {
                     Kind::List => format!("{number} {}\r\n", entry.size),
-                    Kind::Uidl => format!("{number} {}\r\n", entry.uidl),
+                    Kind::Uidl => format!("{number} {}\r\n", uidl(entry.guid)),
                 };
                 self.out.extend_from_slice(line.as_bytes());
             }

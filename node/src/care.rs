@@ -1,0 +1,340 @@
+//! What a node does by itself to stay well: repair, scrubbing, collection, pruning, syncing; and what it notices.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use blobstore::{BlobError, IsReferenced, References, RepairReport};
+use core_types::{BlobId, GroupId};
+use mailstore::MailStore;
+use raft::consensus::Consensus;
+use state::{GroupOp, MailboxOp, Outcome};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::start::{Parts, leads, others};
+
+/// What the passes found last.
+#[derive(Debug, Default)]
+pub(crate) struct Health(Mutex<Found>);
+
+#[derive(Debug, Default)]
+struct Found {
+    repairs: BTreeMap<GroupId, RepairReport>,
+    manifest_gaps: BTreeSet<GroupId>,
+}
+
+impl Health {
+    fn lock(&self) -> MutexGuard<'_, Found> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn manifest_gap(&self, group: GroupId) {
+        self.lock().manifest_gaps.insert(group);
+    }
+
+    pub(crate) fn manifest_gaps(&self) -> Vec<GroupId> {
+        self.lock().manifest_gaps.iter().copied().collect()
+    }
+
+    /// Blobs with too few copies, and blobs that nobody has, over all groups.
+    pub(crate) fn repairs(&self) -> (u64, u64) {
+        let found = self.lock();
+        let sum = |field: fn(&RepairReport) -> u64| found.repairs.values().map(field).sum();
+        (sum(|report| report.under_replicated), sum(|report| report.missing))
+    }
+}
+
+pub(crate) fn spawn_all(parts: &Arc<Parts>, tasks: &mut JoinSet<()>) {
+    tasks.spawn(repair(Arc::clone(parts)));
+    tasks.spawn(refetch(Arc::clone(parts)));
+    tasks.spawn(scrub(Arc::clone(parts)));
+    tasks.spawn(collect(Arc::clone(parts)));
+    tasks.spawn(prune(Arc::clone(parts)));
+    tasks.spawn(sync_manifest(Arc::clone(parts)));
+    tasks.spawn(release_log(Arc::clone(parts)));
+    let groups = parts.groups.clone();
+    let worker = queue::Worker {
+        store: parts.store.clone(),
+        node: parts.identity.node(),
+        hostname: parts.config.hostname.as_str().into(),
+        leads: Arc::new(move |group| leads(&groups, group)),
+    };
+    tasks.spawn(queue::run(worker, parts.shutdown.clone()));
+}
+
+/// Returns, with the reason, when a sync failed.
+pub(crate) async fn watch_syncs(parts: &Arc<Parts>) -> String {
+    let log = async {
+        loop {
+            if let Some(error) = parts.log.failure() {
+                return error.to_string();
+            }
+            tokio::time::sleep(FAILURE_LOOK).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        reason = log => reason,
+        reason = parts.store.blobs().sync_failed() => reason,
+    }
+}
+
+/// The blobs that a group's replica here refers to.
+struct GroupReferences {
+    groups: Arc<dyn Consensus>,
+    group: GroupId,
+}
+
+#[async_trait]
+impl References for GroupReferences {
+    async fn page(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<BlobId>, BlobError> {
+        let read = self.groups.query(self.group, |view| {
+            state::mailbox::Reader::new(view).all_blobs(after, limit)
+        });
+        read.await.map_err(|error| BlobError::Peer(error.to_string()))
+    }
+}
+
+/// Sees to it that this node has every blob that its groups refer to, and says so in the log once it does for the first
+/// time; the group's leader also sees to the other voters.
+async fn repair(parts: Arc<Parts>) {
+    let node = parts.identity.node();
+    loop {
+        for group in parts.groups.list() {
+            let id = group.group();
+            let status = group.status();
+            if status.closed.is_some() {
+                continue;
+            }
+            let caught_up = parts
+                .store
+                .groups()
+                .query(id, |view| state::group::Reader::new(view).replica(node))
+                .await
+                .map_or(0, |row| row.caught_up);
+            let applied = status.applied.unwrap_or(0);
+            let voters: Vec<_> = status.membership.voters.iter().copied().collect();
+            let mut whole = true;
+            if id != GroupId::DIRECTORY {
+                let references = GroupReferences {
+                    groups: Arc::clone(parts.store.groups()),
+                    group: id,
+                };
+                match parts.repairer.repair_pass(&references, &voters).await {
+                    Ok(report) => {
+                        whole = report.missing == 0;
+                        if report.missing > 0 {
+                            tracing::error!(group = %id, missing = report.missing, "blobs that no reachable node has");
+                        }
+                        parts.health.lock().repairs.insert(id, report);
+                    }
+                    Err(error) => {
+                        whole = false;
+                        tracing::warn!(group = %id, %error, "the repair pass ended early");
+                    }
+                }
+            }
+            let member = status.membership.voters.contains(&node) || status.membership.learners.contains(&node);
+            if caught_up == 0 && whole && member && applied > 0 {
+                let op = GroupOp::CaughtUp {
+                    replica: node,
+                    index: applied,
+                };
+                if let Err(error) = parts.store.propose_group_op(id, op).await {
+                    tracing::debug!(group = %id, %error, "caught up, but that could not be written now");
+                }
+            }
+        }
+        let behind = parts.health.repairs().0 > 0
+            || parts.groups.list().iter().any(|group| {
+                let membership = group.membership();
+                membership.learners.contains(&node)
+            });
+        let pause = if behind { REPAIR_SOON } else { REPAIR_EVERY };
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(pause) => {}
+            () = membership_moves(&parts) => {}
+        }
+    }
+}
+
+/// Returns soon after a group was opened here or a replica joined: whoever waits for `CaughtUp` is not to wait long.
+async fn membership_moves(parts: &Arc<Parts>) {
+    let seen = |parts: &Arc<Parts>| {
+        let groups = parts.groups.list();
+        let indexes: Vec<u64> = groups.iter().map(|group| group.membership().index).collect();
+        (groups.len(), indexes)
+    };
+    let before = seen(parts);
+    loop {
+        tokio::time::sleep(MEMBERSHIP_LOOK).await;
+        if seen(parts) != before {
+            return;
+        }
+    }
+}
+
+/// Fetches blobs that turned out to be wrong.
+async fn refetch(parts: Arc<Parts>) {
+    let (sender, mut wrong) = mpsc::channel(REFETCH_WAITING_MAX);
+    parts.store.blobs().set_corrupt_hook(Arc::new(move |blob| {
+        // Full: the scrubber or the next repair pass finds it again.
+        let _ = sender.try_send(blob);
+    }));
+    while let Some(blob) = wrong.recv().await {
+        let node = parts.identity.node();
+        let nodes: BTreeSet<_> = parts
+            .groups
+            .list()
+            .iter()
+            .flat_map(|group| group.membership().voters)
+            .collect();
+        let nodes: Vec<_> = nodes.into_iter().collect();
+        let peers: Vec<_> = others(node, &nodes).collect();
+        match parts.fetcher.fetch(blob, &peers).await {
+            Ok(()) => tracing::info!(%blob, "a damaged blob was replaced from another node"),
+            Err(error) => tracing::error!(%blob, %error, "a damaged blob cannot be replaced now"),
+        }
+    }
+}
+
+async fn scrub(parts: Arc<Parts>) {
+    loop {
+        tokio::time::sleep(SCRUB_EVERY).await;
+        match parts.store.blobs().scrub_pass(SCRUB_BYTES_PER_SECOND).await {
+            Ok(report) => tracing::info!(checked = report.checked, corrupt = report.corrupt, "scrubbed"),
+            Err(error) => tracing::warn!(%error, "scrubbing ended early"),
+        }
+    }
+}
+
+/// Removes blobs that nothing refers to, only while every group of the node is open and well.
+async fn collect(parts: Arc<Parts>) {
+    loop {
+        tokio::time::sleep(COLLECT_EVERY).await;
+        let groups = parts.groups.list();
+        let well = groups.iter().all(|group| {
+            let status = group.status();
+            status.closed.is_none()
+                && status.alarm.is_none()
+                && status.committed.is_some_and(|index| status.applied >= Some(index))
+        });
+        let ids: Vec<GroupId> = groups
+            .iter()
+            .map(raft::Group::group)
+            .filter(|id| *id != GroupId::DIRECTORY)
+            .collect();
+        let all_placed = crate::follow::placed_here(&parts).await.len() == ids.len() && !ids.is_empty();
+        let read = groups;
+        let is_referenced: IsReferenced = Arc::new(move |blob| {
+            let read = read.clone();
+            Box::pin(async move { referenced_by_any(&read, blob).await })
+        });
+        match parts
+            .store
+            .blobs()
+            .collect_pass(is_referenced, well && all_placed)
+            .await
+        {
+            Ok(report) if report.removed > 0 => {
+                tracing::info!(
+                    removed = report.removed,
+                    bytes = report.removed_bytes,
+                    "unreferenced blobs removed"
+                );
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the collection ended early"),
+        }
+    }
+}
+
+async fn referenced_by_any(groups: &[raft::Group], blob: BlobId) -> Result<bool, BlobError> {
+    for group in groups {
+        let mut referenced = Ok(false);
+        group
+            .read(&mut |view| referenced = state::mailbox::Reader::new(view).references_blob(blob))
+            .await
+            .map_err(|error| BlobError::Peer(error.to_string()))?;
+        if referenced.map_err(|error| BlobError::Peer(error.to_string()))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Lets the groups that this node leads forget what is past its time.
+async fn prune(parts: Arc<Parts>) {
+    loop {
+        tokio::time::sleep(PRUNE_EVERY).await;
+        for group in parts.groups.list() {
+            let id = group.group();
+            if id == GroupId::DIRECTORY || !group.is_leader() {
+                continue;
+            }
+            while let Ok(Outcome::Pruned { more: true, .. }) = prune_once(&parts.store, id).await {
+                tokio::time::sleep(PRUNE_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn prune_once(store: &MailStore, group: GroupId) -> Result<Outcome, mailstore::StoreError> {
+    store.propose(group, MailboxOp::Prune { limit: PRUNE_ROWS }).await
+}
+
+async fn sync_manifest(parts: Arc<Parts>) {
+    loop {
+        tokio::time::sleep(MANIFEST_SYNC_EVERY).await;
+        if let Err(error) = parts.manifest.sync().await {
+            tracing::warn!(%error, "the manifest was not synced");
+        }
+    }
+}
+
+/// Has groups that keep old segments of the log from being let go make a snapshot.
+async fn release_log(parts: Arc<Parts>) {
+    loop {
+        tokio::time::sleep(LOG_LOOK).await;
+        if parts.log.segment_count() <= LOG_SEGMENTS_KEPT {
+            continue;
+        }
+        for key in parts.log.pinning(LOG_SEGMENTS_KEPT) {
+            if let Some(group) = parts.groups.group(key.group) {
+                group.trigger_snapshot().await;
+            }
+        }
+    }
+}
+
+/// Between two looks at the log's health. A failed write fails its requests at once; this only stops the node.
+const FAILURE_LOOK: Duration = Duration::from_millis(100);
+/// Between two repair passes while something is to be repaired.
+const REPAIR_SOON: Duration = Duration::from_secs(2);
+/// Between two repair passes.
+const REPAIR_EVERY: Duration = Duration::from_secs(30);
+/// Between two looks at the memberships.
+const MEMBERSHIP_LOOK: Duration = Duration::from_millis(200);
+/// Damaged blobs that wait to be fetched.
+const REFETCH_WAITING_MAX: usize = 1024;
+/// Between two scrubs of all blobs.
+const SCRUB_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// How fast blobs are scrubbed: a tenth of what an ordinary disk reads.
+const SCRUB_BYTES_PER_SECOND: u64 = 10 * 1024 * 1024;
+/// Between two collections.
+const COLLECT_EVERY: Duration = Duration::from_secs(3600);
+/// Between two prunings.
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
+/// Rows of one pruning op.
+const PRUNE_ROWS: u32 = 1000;
+/// The pause between two pruning ops.
+const PRUNE_PAUSE: Duration = Duration::from_millis(50);
+/// Between two syncs of the manifests.
+const MANIFEST_SYNC_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at the size of the log.
+const LOG_LOOK: Duration = Duration::from_secs(30);
+/// Segments of the log that may stand before snapshots are asked for.
+const LOG_SEGMENTS_KEPT: usize = 4;

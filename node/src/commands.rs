@@ -1,0 +1,177 @@
+//! Commands that work on this machine: making a node, joining a cluster, running.
+
+use std::net::UdpSocket;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use core_types::{Disk, Entropy, NodeId, SiteId, codec};
+use ctl::{Exit, Failure};
+use platform::{RealDisk, SystemClock, SystemEntropy};
+use transport::{Authority, JoinError, JoinToken, Joiner, NodeIdentity, NodeKey, Socket, SystemResolver, Tuning};
+
+use crate::config::{Config, ConfigError};
+use crate::face::{JOIN_MESSAGE_BYTES_MAX, JOIN_VERSION, JoinAnswer, JoinRequest, validity};
+use crate::files::{self, FOUNDING, Founding, IDENTITY, SEED, Seed};
+use crate::start::{Node, StartError, advertised};
+
+/// Reads a configuration with the process's environment over it.
+///
+/// # Errors
+/// [`Exit::Configuration`].
+pub fn load_config(path: &Path) -> Result<Config, Failure> {
+    // EVERPOST_DIR is the command line's own.
+    let environment = std::env::vars().filter(|(name, _)| name != "EVERPOST_DIR");
+    Config::load(path, environment).map_err(|error: ConfigError| Failure::new(Exit::Configuration, error.to_string()))
+}
+
+/// Makes the first node of a new cluster. Its first start founds the cluster.
+///
+/// # Errors
+/// [`Exit::Exists`] when the data directory belongs to a cluster already.
+pub fn cluster_init(config: &Config, name: &str, site_name: &str, mailbox_groups: u32) -> Result<(), Failure> {
+    let disk = open_empty(config)?;
+    let entropy: &dyn Entropy = &SystemEntropy;
+    let now = core_types::Clock::now(&SystemClock);
+    let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error.to_string());
+    let cluster = u128::from_le_bytes(entropy.bytes());
+    let (node, site) = (NodeId(1), SiteId(1));
+    let authority = Authority::create(cluster, validity(now), entropy).map_err(|error| failed(&error))?;
+    let key = NodeKey::generate(entropy).map_err(|error| failed(&error))?;
+    let certificate = authority
+        .issue_node_certificate(&key.public(), site, node, validity(now), entropy)
+        .map_err(|error| failed(&error))?;
+    let address = address_of(config)?;
+    let founding = Founding {
+        cluster,
+        ca_certificate: authority.certificate().to_vec(),
+        ca_key: authority.key().to_vec(),
+        site,
+        site_name: site_name.to_owned(),
+        node_name: name.to_owned(),
+        node_key: key.public(),
+        address: address.clone(),
+        mailbox_groups,
+    };
+    let seed = Seed {
+        nodes: vec![(node, address, key.public())],
+    };
+    let identity = NodeIdentity::new(key, &certificate, authority.certificate()).map_err(|error| failed(&error))?;
+    files::write_value(&disk, FOUNDING, &founding).map_err(|error| failed(&error))?;
+    files::write_value(&disk, SEED, &seed).map_err(|error| failed(&error))?;
+    // Last: a directory with an identity is one that can be run.
+    let bytes = identity.to_bytes().map_err(|error| failed(&error))?;
+    files::write(&disk, IDENTITY, &bytes).map_err(|error| failed(&error))
+}
+
+/// Makes this machine a node of a cluster. Can be repeated with the same token until it succeeds.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn node_join(config: &Config, token: &str) -> Result<NodeId, Failure> {
+    let disk = open_empty(config)?;
+    let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error.to_string());
+    let token = JoinToken::parse(token).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    // The key is kept before it is shown: a repeated attempt must come with the same one.
+    let key = match files::read(&disk, JOIN_KEY).map_err(|error| failed(&error))? {
+        Some(pkcs8) => NodeKey::from_pkcs8(&pkcs8).map_err(|error| failed(&error))?,
+        None => {
+            let key = NodeKey::generate(&SystemEntropy).map_err(|error| failed(&error))?;
+            files::write(&disk, JOIN_KEY, key.pkcs8()).map_err(|error| failed(&error))?;
+            key
+        }
+    };
+    let request = JoinRequest {
+        node_key: key.public(),
+        address: address_of(config)?,
+    };
+    let request = codec::encode(JOIN_VERSION, &request, JOIN_MESSAGE_BYTES_MAX).map_err(|error| failed(&error))?;
+    let socket = UdpSocket::bind("[::]:0")
+        .or_else(|_| UdpSocket::bind("0.0.0.0:0"))
+        .map_err(|error| failed(&error))?;
+    socket.set_nonblocking(true).map_err(|error| failed(&error))?;
+    let joiner = Joiner {
+        token,
+        socket: Socket::Std(socket),
+        clock: Arc::new(SystemClock),
+        resolver: Arc::new(SystemResolver),
+        tuning: Tuning::default(),
+    };
+    let answer = transport::join(joiner, request.into(), JOIN_PATIENCE)
+        .await
+        .map_err(|error| {
+            let exit = match &error {
+                JoinError::Unreachable(_) => Exit::Unreachable,
+                JoinError::TokenRefused | JoinError::Refused(_) | JoinError::WrongCluster { .. } => Exit::NotAllowed,
+                JoinError::NoAnswer(_) => Exit::TryAgain,
+                _ => Exit::Failed,
+            };
+            Failure::new(exit, error.to_string())
+        })?;
+    let answer: JoinAnswer =
+        codec::decode(JOIN_VERSION, &answer, JOIN_MESSAGE_BYTES_MAX).map_err(|error| failed(&error))?;
+    let identity = NodeIdentity::new(key, &answer.certificate, &answer.authority).map_err(|error| failed(&error))?;
+    files::write_value(&disk, SEED, &Seed { nodes: answer.nodes }).map_err(|error| failed(&error))?;
+    let bytes = identity.to_bytes().map_err(|error| failed(&error))?;
+    files::write(&disk, IDENTITY, &bytes).map_err(|error| failed(&error))?;
+    files::remove(&disk, JOIN_KEY).map_err(|error| failed(&error))?;
+    Ok(answer.node)
+}
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// [`Exit::Configuration`] when it cannot start for a reason that the administrator can mend; [`Exit::Failed`] when it
+/// had to stop.
+pub async fn run(config: Config) -> Result<(), Failure> {
+    let node = Node::start(config).await.map_err(|error| {
+        let exit = match &error {
+            StartError::Storage(..) | StartError::File(_) => Exit::Failed,
+            _ => Exit::Configuration,
+        };
+        Failure::new(exit, error.to_string())
+    })?;
+    let signal =
+        |kind| tokio::signal::unix::signal(kind).map_err(|error| Failure::new(Exit::Failed, error.to_string()));
+    let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let failure = tokio::select! {
+        biased;
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        reason = node.failed() => Some(reason),
+    };
+    if let Some(reason) = failure {
+        // What was written since the last good sync is in an unknown state: nothing more may be acknowledged, and
+        // nothing is flushed. The process ends here.
+        tracing::error!(reason, "the disk failed; the node stops at once");
+        return Err(Failure::new(Exit::Failed, format!("the disk failed: {reason}")));
+    }
+    node.stop().await;
+    Ok(())
+}
+
+fn open_empty(config: &Config) -> Result<RealDisk, Failure> {
+    let disk =
+        RealDisk::open(&config.data_dir).map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
+    match disk.open(IDENTITY, core_types::OpenMode::Read) {
+        Ok(_) => Err(Failure::new(
+            Exit::Exists,
+            format!(
+                "the data directory {} belongs to a node already",
+                config.data_dir.display()
+            ),
+        )),
+        Err(_) => Ok(disk),
+    }
+}
+
+fn address_of(config: &Config) -> Result<String, Failure> {
+    let lacking = "listen.cluster names no address: other nodes could not reach this one";
+    advertised(config).ok_or_else(|| Failure::new(Exit::Configuration, lacking))
+}
+
+/// The key of an attempt to join that is not finished.
+const JOIN_KEY: &str = "joining.key";
+/// How long one of the cluster's nodes may take to answer.
+const JOIN_PATIENCE: Duration = Duration::from_secs(15);

@@ -1,0 +1,419 @@
+//! Starting a node, in order, and stopping it in the other.
+
+use std::collections::BTreeSet;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blobstore::{BlobConfig, BlobService, BlobStore, Fetcher, Manifest, Repairer, Replicator};
+use core_types::{BlockingPool, Clock, Disk, Entropy, GroupId, Incarnation, KvEngine, NodeId};
+use directory::{Directory, OpIds, PasswordCost};
+use mailstore::MailStore;
+use platform::{RealDisk, SystemClock, SystemEntropy, TokioPool};
+use raft::consensus::Consensus;
+use raft::index::SledEngine;
+use raft::log::{LogConfig, SharedLog};
+use raft::{Group, Groups};
+use state::{DirectoryOp, MachineKind, Outcome, Refusal};
+use tokio::task::JoinSet;
+use transport::{NodeIdentity, Rpc, ServiceId, Socket, SystemResolver, Transport, Tuning};
+use wire::{Shutdown, Stopper};
+
+use crate::config::{Config, Role};
+use crate::files::{self, FOUNDING, Founding, IDENTITY, SEED, Seed};
+use crate::members::Members;
+use crate::{care, face, follow, listen, metrics, placement, tls};
+
+/// A running node.
+pub struct Node {
+    parts: Arc<Parts>,
+    stopper: Stopper,
+    listeners: JoinSet<()>,
+    tasks: JoinSet<()>,
+}
+
+/// What the node's tasks share.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) identity: NodeIdentity,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) engine: Arc<dyn KvEngine>,
+    pub(crate) log: SharedLog,
+    pub(crate) members: Arc<Members>,
+    pub(crate) transport: Arc<Transport>,
+    pub(crate) groups: Groups,
+    pub(crate) store: MailStore,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) repairer: Repairer,
+    pub(crate) manifest: Manifest,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) health: care::Health,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory is held by another process, or cannot be opened.
+    #[error(transparent)]
+    DataDirectory(#[from] platform::LockError),
+    /// The node belongs to no cluster yet.
+    #[error("the data directory {0} belongs to no cluster: run `everpost cluster init` or `everpost node join` first")]
+    NoIdentity(String),
+    /// A file in the data directory cannot be used.
+    #[error("{0}")]
+    File(String),
+    /// The log, the index or the blobs cannot be opened.
+    #[error("{0}: {1}")]
+    Storage(&'static str, String),
+    /// The cluster port cannot be opened.
+    #[error("cluster port: {0}")]
+    Cluster(String),
+    /// A socket cannot be bound, or the certificate not be used.
+    #[error(transparent)]
+    Listen(#[from] listen::ListenError),
+    /// The configuration lacks something.
+    #[error("configuration: {0}")]
+    Configuration(String),
+}
+
+impl Node {
+    /// Starts a node and returns when it takes connections. Needs a multi-threaded tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let disk = RealDisk::open(&config.data_dir)?;
+        let data_dir = disk.root().to_owned();
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let pool: Arc<dyn BlockingPool> = Arc::new(TokioPool::new(tokio::runtime::Handle::current()));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+        let identity = load_identity(disk.as_ref(), &data_dir)?;
+        let node = identity.node();
+        tracing::info!(%node, data_dir = %data_dir.display(), "starting");
+
+        let engine = open_index(&config, &data_dir)?;
+        let log = SharedLog::open(
+            Arc::clone(&disk),
+            Arc::clone(&pool),
+            entropy.as_ref(),
+            LogConfig::new(node),
+        )
+        .map_err(|error| StartError::Storage("log", error.to_string()))?;
+        let seed: Option<Seed> =
+            files::read_value(disk.as_ref(), SEED).map_err(|error| StartError::File(error.to_string()))?;
+        let members = Arc::new(Members::of_seed(&seed.unwrap_or(Seed { nodes: Vec::new() })));
+        let transport = Arc::new(start_transport(&config, &identity, &members, &clock, &entropy)?);
+        let rpc: Arc<dyn Rpc> = Arc::clone(&transport) as Arc<dyn Rpc>;
+
+        let groups = Groups::open(
+            raft::Config::new(node),
+            raft::Dependencies {
+                disk: Arc::clone(&disk),
+                pool: Arc::clone(&pool),
+                engine: Arc::clone(&engine),
+                rpc: Arc::clone(&rpc),
+                log: log.clone(),
+            },
+        );
+        transport.register(ServiceId::RAFT, Arc::new(groups.clone()));
+        let blobs = BlobStore::open(
+            BlobConfig::default(),
+            Arc::clone(&disk),
+            Arc::clone(&pool),
+            Arc::clone(&entropy),
+        )
+        .await
+        .map_err(|error| StartError::Storage("blobs", error.to_string()))?;
+        transport.register(ServiceId::BLOB, Arc::new(BlobService::new(blobs.clone())));
+        let manifest = Manifest::open(Arc::clone(&disk), Arc::clone(&pool))
+            .await
+            .map_err(|error| StartError::Storage("manifest", error.to_string()))?;
+
+        let consensus: Arc<dyn Consensus> = Arc::new(groups.clone());
+        let op_ids = OpIds::new(node, entropy.as_ref());
+        let directory = Directory::new(directory::Dependencies {
+            groups: Arc::clone(&consensus),
+            pool: Arc::clone(&pool),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            op_ids: Arc::clone(&op_ids),
+            cost: PasswordCost::default(),
+        });
+        let replicator = Replicator::new(blobs.clone(), Arc::clone(&rpc), entropy.as_ref());
+        let fetcher = Fetcher::new(blobs.clone(), Arc::clone(&rpc));
+        let store = MailStore::new(mailstore::Dependencies {
+            groups: consensus,
+            directory,
+            blobs: blobs.clone(),
+            replicator: replicator.clone(),
+            fetcher: fetcher.clone(),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            op_ids,
+        });
+        let (stopper, shutdown) = Stopper::new();
+        let parts = Arc::new(Parts {
+            repairer: Repairer::new(blobs, rpc, replicator),
+            config,
+            identity,
+            disk,
+            engine,
+            log,
+            members,
+            transport,
+            groups,
+            store,
+            fetcher,
+            manifest,
+            clock,
+            entropy,
+            health: care::Health::default(),
+            shutdown,
+        });
+        parts.clone().run(stopper).await
+    }
+
+    /// Stops the node: no new connections, those under way end, leaders hand over, everything is synced.
+    pub async fn stop(mut self) {
+        tracing::info!("stopping");
+        self.stopper.stop();
+        while self.listeners.join_next().await.is_some() {}
+        self.parts.hand_over().await;
+        self.tasks.shutdown().await;
+        if let Err(error) = self.parts.groups.checkpoint().await {
+            tracing::warn!(%error, "the index was not synced; it will be brought up from the log");
+        }
+        self.parts.groups.shutdown().await;
+        let _ = tokio::time::timeout(STOP_PATIENCE, self.parts.store.blobs().flush()).await;
+        let _ = self.parts.manifest.sync().await;
+        self.parts.transport.shutdown().await;
+        tracing::info!("stopped");
+    }
+
+    /// Returns, with the reason, when the node cannot go on: a sync failed.
+    pub async fn failed(&self) -> String {
+        care::watch_syncs(&self.parts).await
+    }
+}
+
+impl Parts {
+    async fn run(self: Arc<Self>, stopper: Stopper) -> Result<Node, StartError> {
+        let mut tasks = JoinSet::new();
+        self.open_group(GroupId::DIRECTORY, Incarnation(1), MachineKind::Directory, &mut tasks)
+            .await?;
+        self.found(&mut tasks).await?;
+        follow::renew_members(&self).await;
+        self.transport.register_join(Arc::new(face::Joining(Arc::clone(&self))));
+        let placed = follow::placed_here(&self).await;
+        for (group, incarnation) in placed {
+            if self.groups.group(group).is_some() {
+                continue;
+            }
+            self.open_group(group, incarnation, MachineKind::Mailbox, &mut tasks)
+                .await?;
+        }
+        tasks.spawn(follow::follow_directory(Arc::clone(&self)));
+        tasks.spawn(placement::run(
+            self.store.clone(),
+            self.groups.clone(),
+            self.identity.node(),
+        ));
+        care::spawn_all(&self, &mut tasks);
+        let mut listeners = JoinSet::new();
+        if self.config.has_role(Role::Front) {
+            let tls = tls::server_tls(&self.config, self.disk.as_ref()).map_err(listen::ListenError::from)?;
+            listen::bind_all(&self, &tls, &mut listeners).await?;
+        }
+        metrics::bind(&self, &mut listeners).await?;
+        face::bind_socket(&self, &mut listeners).await?;
+        tracing::info!(node = %self.identity.node(), "serving");
+        Ok(Node {
+            parts: self,
+            stopper,
+            listeners,
+            tasks,
+        })
+    }
+
+    /// Opens the replica of a group and everything that goes with it.
+    pub(crate) async fn open_group(
+        self: &Arc<Self>,
+        group: GroupId,
+        incarnation: Incarnation,
+        kind: MachineKind,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<Group, StartError> {
+        let opened = self
+            .groups
+            .open_group(group, incarnation, kind)
+            .await
+            .map_err(|error| StartError::Storage("group", error.to_string()))?;
+        let store = self.store.clone();
+        tasks.spawn(async move { store.follow(group).await });
+        if kind == MachineKind::Mailbox {
+            tasks.spawn(follow::write_manifest(Arc::clone(self), group));
+        }
+        Ok(opened)
+    }
+
+    /// What the first node does at its first start. Every step can be repeated.
+    async fn found(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Result<(), StartError> {
+        let founding: Option<Founding> =
+            files::read_value(self.disk.as_ref(), FOUNDING).map_err(|error| StartError::File(error.to_string()))?;
+        let Some(founding) = founding else { return Ok(()) };
+        let failed = |error: String| StartError::Storage("founding the cluster", error);
+        let node = self.identity.node();
+        let alone = BTreeSet::from([node]);
+        let directory = self
+            .groups
+            .group(GroupId::DIRECTORY)
+            .ok_or_else(|| failed("no directory".to_owned()))?;
+        directory
+            .initialize(&alone)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let ops = [
+            DirectoryOp::FoundCluster {
+                cluster: founding.cluster,
+                ca_certificate: founding.ca_certificate,
+                ca_key: founding.ca_key,
+                site: founding.site,
+                site_name: founding.site_name,
+                mailbox_groups: founding.mailbox_groups,
+            },
+            DirectoryOp::AddFirstNode {
+                site: founding.site,
+                name: founding.node_name,
+                node_key: founding.node_key,
+                address: founding.address,
+            },
+        ];
+        for op in ops {
+            self.founding_op(op).await?;
+        }
+        for group in 0..=founding.mailbox_groups {
+            let group = GroupId(group);
+            if group != GroupId::DIRECTORY {
+                let opened = match self.groups.group(group) {
+                    Some(opened) => opened,
+                    None => {
+                        self.open_group(group, Incarnation(1), MachineKind::Mailbox, tasks)
+                            .await?
+                    }
+                };
+                opened
+                    .initialize(&alone)
+                    .await
+                    .map_err(|error| failed(error.to_string()))?;
+            }
+            self.founding_op(DirectoryOp::SetPlacement {
+                group,
+                voters: vec![node],
+                learners: Vec::new(),
+            })
+            .await?;
+        }
+        files::remove(self.disk.as_ref(), FOUNDING).map_err(|error| failed(error.to_string()))?;
+        tracing::info!("cluster founded");
+        Ok(())
+    }
+
+    async fn founding_op(&self, op: DirectoryOp) -> Result<(), StartError> {
+        match self.store.directory().propose(op).await {
+            Ok(Outcome::Refused(Refusal::AlreadyExists)) => Ok(()),
+            Ok(Outcome::Refused(refusal)) => Err(StartError::Storage("founding the cluster", refusal.to_string())),
+            Ok(_) => Ok(()),
+            Err(error) => Err(StartError::Storage("founding the cluster", error.to_string())),
+        }
+    }
+
+    /// Hands every group that this node leads to another live voter, so that nobody has to wait for an election.
+    async fn hand_over(&self) {
+        let handing = self
+            .groups
+            .list()
+            .into_iter()
+            .filter(Group::is_leader)
+            .map(|group| async move {
+                let voters = group.membership().voters;
+                let to = voters
+                    .into_iter()
+                    .find(|node| *node != self.identity.node() && self.transport.is_reachable(*node));
+                if let Some(to) = to {
+                    let _ = tokio::time::timeout(HAND_OVER_PATIENCE, group.transfer_leader(to)).await;
+                }
+            });
+        futures_util::future::join_all(handing).await;
+    }
+}
+
+fn load_identity(disk: &dyn Disk, data_dir: &Path) -> Result<NodeIdentity, StartError> {
+    let bytes = files::read(disk, IDENTITY).map_err(|error| StartError::File(error.to_string()))?;
+    let bytes = bytes.ok_or_else(|| StartError::NoIdentity(data_dir.display().to_string()))?;
+    NodeIdentity::from_bytes(&bytes).map_err(|error| StartError::File(format!("{IDENTITY}: {error}")))
+}
+
+fn open_index(config: &Config, data_dir: &Path) -> Result<Arc<dyn KvEngine>, StartError> {
+    let cache_bytes = config.index_cache_mib.saturating_mul(1024 * 1024);
+    let (engine, aside) = SledEngine::open_or_set_aside(&data_dir.join("index"), cache_bytes)
+        .map_err(|error| StartError::Storage("index", error.to_string()))?;
+    if let Some(aside) = aside {
+        tracing::error!(path = %aside.directory.display(), reason = aside.reason, "the index was damaged and is rebuilt");
+    }
+    Ok(Arc::new(engine))
+}
+
+fn start_transport(
+    config: &Config,
+    identity: &NodeIdentity,
+    members: &Arc<Members>,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<Transport, StartError> {
+    let address = config
+        .listen
+        .cluster
+        .ok_or_else(|| StartError::Configuration("listen.cluster names no address".to_owned()))?;
+    let socket = UdpSocket::bind(address).map_err(|error| StartError::Cluster(format!("{address}: {error}")))?;
+    socket
+        .set_nonblocking(true)
+        .map_err(|error| StartError::Cluster(error.to_string()))?;
+    let transport = transport::Config {
+        identity: identity.clone(),
+        socket: Socket::Std(socket),
+        clock: Arc::clone(clock),
+        entropy: Arc::clone(entropy),
+        resolver: Arc::new(SystemResolver),
+        tuning: Tuning::default(),
+    };
+    Transport::start(transport, Arc::clone(members) as Arc<dyn transport::Peers>)
+        .map_err(|error| StartError::Cluster(error.to_string()))
+}
+
+/// The address at which other nodes reach this one.
+pub(crate) fn advertised(config: &Config) -> Option<String> {
+    let listen = &config.listen;
+    listen
+        .cluster_advertised
+        .clone()
+        .or_else(|| listen.cluster.map(|address| address.to_string()))
+}
+
+/// The groups that this node leads.
+pub(crate) fn leads(groups: &Groups, group: GroupId) -> bool {
+    groups.group(group).is_some_and(|group| group.is_leader())
+}
+
+/// How many nodes of a list are not this one.
+pub(crate) fn others(node: NodeId, nodes: &[NodeId]) -> impl Iterator<Item = NodeId> + '_ {
+    nodes.iter().copied().filter(move |other| *other != node)
+}
+
+/// How long the blob journal may take to become files when the node stops. What is left is taken up at the next start.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a leader may take to hand over.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
