@@ -74,7 +74,7 @@ async fn sequence_numbers_stay_what_the_client_was_told() {
         let mut models = [Model::new(&server).await, Model::new(&server).await];
         let mut state = seed;
         for _ in 0..150 {
-            let who = usize::from(next(&mut state) % 2 == 0);
+            let who = usize::from(next(&mut state).is_multiple_of(2));
             let model = &mut models[who];
             let count = u32::try_from(model.uids.len()).unwrap();
             let number = next(&mut state) % count.max(1) + 1;
