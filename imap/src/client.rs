@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use core_types::limits::IMAP_READ_AHEAD_BYTES_MAX;
 use core_types::{Flags, Uid};
 use imap_proto::{Encoder, FetchEncoder, Tag};
 use tokio::io::AsyncReadExt;
@@ -65,7 +66,7 @@ impl Client {
         if self.shutdown.is_stopped() {
             return Err(End::Bye("The server is going down"));
         }
-        if self.pending.len() >= PENDING_BYTES_MAX {
+        if self.pending.len() >= IMAP_READ_AHEAD_BYTES_MAX {
             return Ok(());
         }
         let mut octets = [0; 256];
@@ -156,7 +157,5 @@ impl Client {
     }
 }
 
-/// Octets that are read ahead while a command runs; further ones wait in the network.
-const PENDING_BYTES_MAX: usize = 4096;
 /// How long the last words may take.
 const LAST_WORDS_TIME: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@
 
 mod structure;
 
+use core_types::limits::{HEADER_BLOCK_BYTES_MAX, IMAP_FETCH_FAILURES_MAX};
 use core_types::{Flags, MessageGuid, Uid};
 use imap_proto::command::{FetchItem, Section, SectionText};
 use imap_proto::{Code, FetchEncoder, SequenceSet};
@@ -119,7 +120,7 @@ async fn fetch_page(
             Err(Failure::Answer(answer)) if answer.code == Some(Code::Unavailable) => {
                 progress.failure_count += 1;
                 progress.failure = Some(answer);
-                if progress.failure_count >= FAILURES_MAX {
+                if progress.failure_count >= IMAP_FETCH_FAILURES_MAX {
                     return Ok(());
                 }
             }
@@ -264,7 +265,7 @@ impl Response<'_> {
             return Ok(());
         };
         if let SectionText::HeaderFields { not, names } = &section.text {
-            range.end = range.end.min(range.start.saturating_add(HEADER_BYTES_MAX));
+            range.end = range.end.min(range.start.saturating_add(HEADER_BLOCK_BYTES_MAX as u64));
             let header = bytes.read_all(range).await?;
             let fields = mime::header_fields(&header, names, *not);
             let piece = match partial {
@@ -372,7 +373,3 @@ fn locate(section: &Section, structure: Option<&Structure>, size: u64) -> Option
 
 /// Messages whose rows are read at once. Cost: some 300 octets each.
 pub(crate) const PAGE: u32 = 500;
-/// Octets of a header of which fields are looked for.
-const HEADER_BYTES_MAX: u64 = core_types::limits::HEADER_BLOCK_BYTES_MAX as u64;
-/// Messages of one FETCH that cannot be had, after which no more are tried.
-const FAILURES_MAX: u32 = 10;

@@ -3,6 +3,7 @@
 //! A password is not looked at where it should not have been sent (LOGINDISABLED), and clear octets that came with
 //! STARTTLS are never run (CVE-2021-33515).
 
+use core_types::limits::IMAP_AUTH_FAILURES_MAX;
 use imap_proto::command::Secret;
 use imap_proto::{Code, CommandReader, Tag};
 
@@ -102,7 +103,7 @@ impl Session {
             Ok(account) => account,
             Err(error) => {
                 self.failed_logins += 1;
-                if self.failed_logins >= FAILED_LOGINS_MAX {
+                if self.failed_logins >= IMAP_AUTH_FAILURES_MAX {
                     return Err(End::Bye("Too many failed logins").into());
                 }
                 return Err(login_failure(&error));
@@ -148,5 +149,3 @@ const AFTER_LOGIN: [&str; 10] = [
     "LIST-EXTENDED",
     "LIST-STATUS",
 ];
-/// Failed logins of one session at which it is closed.
-const FAILED_LOGINS_MAX: u32 = 5;

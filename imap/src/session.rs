@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use core_types::limits::{IMAP_IDLE_TIMEOUT, IMAP_LOGIN_TIMEOUT};
+use core_types::limits::{IMAP_ERRORS_BEFORE_LOGIN_MAX, IMAP_IDLE_TIMEOUT, IMAP_LOGIN_TIMEOUT};
 use imap_proto::{Code, CommandReader, Event, Status, Tag};
 use mailstore::AccountMail;
 use tokio::time::Instant;
@@ -30,6 +30,7 @@ pub(crate) struct Session {
     pub(crate) plain_login: bool,
     pub(crate) login: Option<Login>,
     pub(crate) failed_logins: u32,
+    errors: u32,
     pub(crate) under_way: UnderWay,
     deadline: Instant,
     _permit: Permit,
@@ -71,6 +72,7 @@ impl Session {
             plain_login,
             login: None,
             failed_logins: 0,
+            errors: 0,
             under_way: UnderWay::Nothing,
             deadline: Instant::now() + IMAP_LOGIN_TIMEOUT,
             _permit: permit,
@@ -103,9 +105,13 @@ impl Session {
             };
             let mut rest = octets.as_slice();
             while let Some(event) = self.reader.poll(&mut rest) {
-                self.deadline = Instant::now() + self.patience();
+                // A client that is only asked for more has not done its part yet.
+                let progress = !matches!(event, Event::Continue);
                 // Boxed, so that an idle session holds no room for the largest command.
                 Box::pin(self.handle_event(event, rest.is_empty())).await?;
+                if progress {
+                    self.deadline = Instant::now() + self.patience();
+                }
             }
         }
     }
@@ -149,7 +155,8 @@ impl Session {
             }
             Event::Refused(refusal) => {
                 self.under_way = UnderWay::Nothing;
-                self.client.say(|encoder| encoder.refusal(&refusal)).await
+                self.client.say(|encoder| encoder.refusal(&refusal)).await?;
+                self.count_error()
             }
             Event::AppendStart(append) => self.begin_append(append).await,
             Event::AppendData(octets) => self.append_octets(octets).await,
@@ -172,10 +179,28 @@ impl Session {
     /// Writes a command's end, whatever it came to.
     pub(crate) async fn end_command(&mut self, tag: &Tag, outcome: Result<Answer, Failure>) -> Result<(), End> {
         match outcome {
-            Ok(answer) | Err(Failure::Answer(answer)) => self.client.answer(tag, &answer).await,
+            Ok(answer) | Err(Failure::Answer(answer)) => {
+                self.client.answer(tag, &answer).await?;
+                if answer.status == Status::Bad {
+                    self.count_error()?;
+                }
+                Ok(())
+            }
             Err(Failure::Done) => Ok(()),
             Err(Failure::End(end)) => Err(end),
         }
+    }
+
+    /// Whoever cannot log in and sends what is no command is not a mail program.
+    fn count_error(&mut self) -> Result<(), End> {
+        if self.login.is_some() {
+            return Ok(());
+        }
+        self.errors += 1;
+        if self.errors >= IMAP_ERRORS_BEFORE_LOGIN_MAX {
+            return Err(End::Bye("Too many errors"));
+        }
+        Ok(())
     }
 
     /// Who is logged in.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use core_types::limits::SESSIONS_PER_ACCOUNT_MAX;
+use core_types::limits::{IMAP_RECENT_MAILBOXES_MAX, SESSIONS_PER_ACCOUNT_MAX};
 use core_types::{AccountId, MailboxGuid, Uid};
 
 /// See the module.
@@ -43,7 +43,7 @@ impl Shared {
     /// A session was told of all messages below this UID.
     pub(crate) fn set_announced(&self, mailbox: MailboxGuid, below: Uid) {
         let mut announced = lock(&self.announced);
-        if announced.len() >= MAILBOXES_REMEMBERED_MAX && !announced.contains_key(&mailbox) {
+        if announced.len() >= IMAP_RECENT_MAILBOXES_MAX && !announced.contains_key(&mailbox) {
             announced.pop_first();
         }
         let known = announced.entry(mailbox).or_insert(below);
@@ -66,9 +66,6 @@ impl Drop for SessionPermit {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// Mailboxes of which the node remembers what was announced. Cost: some 40 octets each.
-const MAILBOXES_REMEMBERED_MAX: usize = 100_000;
 
 #[cfg(test)]
 mod tests {

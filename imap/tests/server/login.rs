@@ -205,6 +205,25 @@ async fn who_does_not_log_in_is_sent_away() {
 }
 
 #[tokio::test]
+async fn who_sends_no_commands_before_login_is_sent_away() {
+    let server = Server::new().await;
+    let mut client = server.connect().await;
+    client.send("x NONSENSE\r\n".repeat(50)).await;
+    let rest = client.rest().await;
+    assert_eq!(rest.matches("x BAD").count(), 20, "{rest}");
+    assert!(rest.ends_with("* BYE Too many errors\r\n"), "{rest}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_guesses_passwords_is_sent_away() {
+    let server = Server::new().await;
+    let mut client = server.connect().await;
+    client.send("x LOGIN user1@example.test wrong\r\n".repeat(9)).await;
+    let rest = client.rest().await;
+    assert!(rest.matches("x NO").count() < 5 && rest.contains("* BYE"), "{rest}");
+}
+
+#[tokio::test]
 async fn a_directory_that_cannot_answer_does_not_say_wrong() {
     let server = Server::new().await;
     server.store.set_available(core_types::GroupId::DIRECTORY, false);

@@ -13,5 +13,6 @@ mod client;
 mod login;
 mod mailboxes;
 mod messages;
+mod model;
 mod robustness;
 mod sharing;

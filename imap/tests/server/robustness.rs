@@ -82,3 +82,21 @@ async fn imap_search_regexish() {
         .await;
     assert!(answer.contains("* SEARCH\n"), "{answer}");
 }
+
+#[tokio::test]
+async fn an_idle_session_is_small() {
+    let server = Server::new().await;
+    let (_ours, theirs) = tokio::io::duplex(64);
+    let peer = "127.0.0.1:1".parse().unwrap();
+    let connection = wire::Connection {
+        stream: Box::new(theirs),
+        peer,
+        secure: false,
+        tls: None,
+        plain_login: true,
+        shutdown: wire::Shutdown::never(),
+        permit: server.limiter.admit(peer.ip()).unwrap(),
+    };
+    let session = imap::serve(connection, server.context.clone());
+    assert!(size_of_val(&session) < 8 * 1024, "{}", size_of_val(&session));
+}

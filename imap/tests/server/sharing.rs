@@ -142,7 +142,7 @@ async fn a_renamed_mailbox_stays_selected() {
 }
 
 #[tokio::test]
-async fn imap_hibernate_cross() {
+async fn an_idle_session_stays_with_its_account() {
     let server = Server::with_users(2).await;
     server.deliver(b"Subject: one\r\n\r\none\r\n").await;
     let mut one = server.select().await;

@@ -244,6 +244,17 @@ pub const IMAP_ID_VALUE_BYTES_MAX: usize = 1024;
 pub const IMAP_IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// How long a client may be silent before login.
 pub const IMAP_LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Failed logins of one session at which it is closed.
+pub const IMAP_AUTH_FAILURES_MAX: u32 = 5;
+/// Commands before login that are refused, after which the session is closed.
+pub const IMAP_ERRORS_BEFORE_LOGIN_MAX: u32 = 20;
+/// Octets of further commands that are read while one runs; the rest waits in the network. Cost: this much per session.
+pub const IMAP_READ_AHEAD_BYTES_MAX: usize = 4096;
+/// Messages of one FETCH whose bytes cannot be had, after which no more are tried. Reason: each may take as long as asking
+/// every other node does.
+pub const IMAP_FETCH_FAILURES_MAX: u32 = 10;
+/// Mailboxes of which a node remembers what it announced, for `\Recent`. Cost: some 40 octets each.
+pub const IMAP_RECENT_MAILBOXES_MAX: usize = 100_000;
 /// Sessions of one account on one node.
 pub const SESSIONS_PER_ACCOUNT_MAX: usize = 100;
 
