@@ -54,9 +54,14 @@ pub(crate) fn spawn_all(parts: &Arc<Parts>, tasks: &mut JoinSet<()>) {
     tasks.spawn(prune(Arc::clone(parts)));
     tasks.spawn(sync_manifest(Arc::clone(parts)));
     tasks.spawn(release_log(Arc::clone(parts)));
-    let (_store, groups, _shutdown) = (parts.store.clone(), parts.groups.clone(), parts.shutdown.clone());
-    let _is_leader = Arc::new(move |group| leads(&groups, group));
-    //QQ tasks.spawn(queue::run(store, parts.identity.node(), is_leader, shutdown));
+    let groups = parts.groups.clone();
+    let worker = queue::Worker {
+        store: parts.store.clone(),
+        node: parts.identity.node(),
+        hostname: parts.config.hostname.as_str().into(),
+        leads: Arc::new(move |group| leads(&groups, group)),
+    };
+    tasks.spawn(queue::run(worker, parts.shutdown.clone()));
 }
 
 /// Returns, with the reason, when a sync failed.

@@ -139,7 +139,10 @@ impl admin::Node for Face {
             .iter()
             .map(|row| self.node_status(row, site_name(row.site)))
             .collect();
-        let groups: Vec<GroupStatus> = parts.groups.list().iter().map(group_status).collect();
+        let mut groups: Vec<GroupStatus> = Vec::new();
+        for group in parts.groups.list() {
+            groups.push(group_status(&group).await);
+        }
         let blobs = self.blob_status();
         let disk = DiskStatus {
             free_bytes: parts.disk.free_bytes().unwrap_or(0),
@@ -360,8 +363,11 @@ impl Face {
     }
 }
 
-fn group_status(group: &raft::Group) -> GroupStatus {
+async fn group_status(group: &raft::Group) -> GroupStatus {
     let status = group.status();
+    let mut digest = None;
+    // A closed replica's rows are not to be trusted.
+    let _ = group.read(&mut |view| digest = state::digest::stored(view).ok()).await;
     let role = match status.role {
         _ if status.closed.is_some() => "closed",
         Role::Leader => "leader",
@@ -370,7 +376,7 @@ fn group_status(group: &raft::Group) -> GroupStatus {
         Role::Candidate => "candidate",
         _ => "closed",
     };
-    let digest = status.digest.map_or_else(String::new, |(_, digest)| {
+    let digest = digest.map_or_else(String::new, |digest| {
         digest.iter().map(|word| format!("{word:016x}")).collect()
     });
     GroupStatus {

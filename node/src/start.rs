@@ -217,7 +217,11 @@ impl Parts {
                 .await?;
         }
         tasks.spawn(follow::follow_directory(Arc::clone(&self)));
-        tasks.spawn(placement::run(self.store.clone(), self.groups.clone()));
+        tasks.spawn(placement::run(
+            self.store.clone(),
+            self.groups.clone(),
+            self.identity.node(),
+        ));
         care::spawn_all(&self, &mut tasks);
         let mut listeners = JoinSet::new();
         if self.config.has_role(Role::Front) {

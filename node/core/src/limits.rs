@@ -297,3 +297,11 @@ pub const QUEUE_EXPIRY: Duration = Duration::from_secs(5 * 24 * 3600);
 pub const QUEUE_FIRST_RETRY: Duration = Duration::from_secs(2);
 /// The longest pause between two attempts.
 pub const QUEUE_RETRY_MAX: Duration = Duration::from_secs(3600);
+/// How long one attempt to deliver an entry may take; until then no other node tries it.
+pub const QUEUE_ATTEMPT_TIME: Duration = Duration::from_secs(120);
+/// Entries of one group that are tried at a time. Cost: a message being read and written each.
+pub const QUEUE_ATTEMPTS_MAX: usize = 8;
+/// Octets of a message that a report returns whole; of a larger one it returns the header.
+pub const QUEUE_RETURN_BYTES_MAX: u64 = 1024 * 1024;
+/// Octets of a header that a report returns.
+pub const QUEUE_RETURN_HEADER_BYTES_MAX: u64 = 64 * 1024;
