@@ -124,9 +124,8 @@ async fn retry_mail(from: &Path, to: &Path) -> Result<(), Failure> {
     panic!("the lock was not let go");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn mailboxes_come_back_octet_for_octet_without_index_and_log() {
-    let mut site = Site::new().await;
+/// A history of one account, and a line by hand; the messages' octets by their numbers.
+async fn fill(site: &mut Site) -> Vec<Vec<u8>> {
     let directory = MemoryEngine::default();
     let domain = core_types::Domain::parse("example.test").unwrap();
     let found = DirectoryOp::FoundCluster {
@@ -202,6 +201,13 @@ async fn mailboxes_come_back_octet_for_octet_without_index_and_log() {
         bytes[5].len()
     );
     site.manifest.append(GroupId(2), &hand).unwrap();
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mailboxes_come_back_octet_for_octet_without_index_and_log() {
+    let mut site = Site::new().await;
+    let bytes = fill(&mut site).await;
     let directory = site.stop().await;
 
     let (from, to) = (directory.path().join("node"), directory.path().join("out"));
@@ -280,8 +286,10 @@ async fn a_blob_that_is_wrong_is_named_and_the_others_come_back() {
         .join(&hex[2..4])
         .join(format!("{hex}.eml.zst"));
     let mut bytes = fs::read(&path).unwrap();
-    bytes[20] ^= 1;
+    bytes[10..30].fill(0xFF);
     fs::write(&path, bytes).unwrap();
+    // The journal would give the blob back.
+    fs::remove_dir_all(from.join("blobs.journal")).unwrap();
 
     let failure = retry_mail(&from, &to).await.unwrap_err();
     assert_eq!(failure.exit, Exit::Failed);
