@@ -34,6 +34,10 @@ impl Health {
         self.lock().manifest_gaps.insert(group);
     }
 
+    pub(crate) fn manifest_whole(&self, group: GroupId) {
+        self.lock().manifest_gaps.remove(&group);
+    }
+
     pub(crate) fn manifest_gaps(&self) -> Vec<GroupId> {
         self.lock().manifest_gaps.iter().copied().collect()
     }

@@ -327,7 +327,7 @@ impl Face {
                 "MANIFEST_GAP",
                 Health::Warning,
                 format!("the manifests of {} groups on this node missed changes.", gaps.len()),
-                "Only a recovery from blobs would notice; the other nodes' manifests may be whole.",
+                "They are written anew by themselves; only a recovery from blobs of this node would notice until then.",
             );
         }
         checks

@@ -158,8 +158,8 @@ pub const BLOB_LOCAL_TIMEOUT: Duration = Duration::from_secs(10);
 pub const BLOB_PAGE_MAX: usize = 1024;
 /// Octets of one file of a manifest; then a new one is begun.
 pub const MANIFEST_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Octets of one line of a manifest.
-pub const MANIFEST_LINE_BYTES_MAX: usize = 16 * 1024;
+/// Octets of one line of a manifest. Reason: a message may have every keyword of its mailbox.
+pub const MANIFEST_LINE_BYTES_MAX: usize = 64 * 1024;
 
 // Credentials.
 
