@@ -36,6 +36,8 @@ pub struct RepairReport {
     pub fetched: u64,
     /// Blobs that no node which was reached has. When it is not zero, mail is missing: an alarm.
     pub missing: u64,
+    /// Blobs that this node is to hold, and still does not.
+    pub lacking_here: u64,
     /// Blobs with fewer copies than wanted that are known to be there, after the pass.
     pub under_replicated: u64,
     /// Copies that were put on other voters.
@@ -66,11 +68,17 @@ impl Repairer {
         }
     }
 
-    /// Goes through all blobs that one group refers to.
+    /// Goes through all blobs that one group refers to. With `here` this node is to hold them too, whether it votes or is
+    /// about to: a learner must have every blob before it may become a voter.
     ///
     /// # Errors
     /// What `references` gives, and errors of this node's disk. What peers do is in the report.
-    pub async fn repair_pass(&self, references: &dyn References, voters: &[NodeId]) -> Result<RepairReport, BlobError> {
+    pub async fn repair_pass(
+        &self,
+        references: &dyn References,
+        voters: &[NodeId],
+        here: bool,
+    ) -> Result<RepairReport, BlobError> {
         let mut report = RepairReport::default();
         let mut after = None;
         loop {
@@ -79,7 +87,7 @@ impl Repairer {
                 break;
             };
             after = Some(*last);
-            self.repair_page(&page, voters, &mut report).await?;
+            self.repair_page(&page, voters, here, &mut report).await?;
         }
         self.store.health().repaired(report.under_replicated, report.missing);
         Ok(report)
@@ -89,19 +97,22 @@ impl Repairer {
         &self,
         page: &[BlobId],
         voters: &[NodeId],
+        here: bool,
         report: &mut RepairReport,
     ) -> Result<(), BlobError> {
         let this = self.rpc.node();
         let mut holdings: Vec<(NodeId, Vec<bool>)> = Vec::new();
+        if here || voters.contains(&this) {
+            holdings.push((this, self.store.has_all(page.to_vec()).await?));
+        }
         for voter in voters {
-            if *voter == this {
-                holdings.push((this, self.store.has_all(page.to_vec()).await?));
+            // A voter that did not answer once is not waited for again on every page.
+            if *voter == this || report.unanswered.contains(voter) {
                 continue;
             }
             let request = Request::Has { ids: page.to_vec() };
             match ask(&self.rpc, *voter, Class::Bulk, &request, BLOB_FETCH_TIMEOUT).await {
                 Ok(Answer::Has(has)) if has.len() == page.len() => holdings.push((*voter, has)),
-                _ if report.unanswered.contains(voter) => {}
                 _ => report.unanswered.push(*voter),
             }
         }
@@ -117,7 +128,7 @@ impl Repairer {
                 .filter(|(_, there)| !has(there))
                 .map(|(node, _)| *node)
                 .collect();
-            self.repair_blob(*id, holders, lacking, voters, report).await?;
+            self.repair_blob(*id, holders, lacking, voters, here, report).await?;
         }
         Ok(())
     }
@@ -128,6 +139,7 @@ impl Repairer {
         mut holders: Vec<NodeId>,
         lacking: Vec<NodeId>,
         voters: &[NodeId],
+        here: bool,
         report: &mut RepairReport,
     ) -> Result<(), BlobError> {
         report.checked += 1;
@@ -144,10 +156,14 @@ impl Repairer {
                 holders.push(node);
             }
         }
+        if here && !holders.contains(&this) {
+            report.lacking_here += 1;
+        }
+        let copies = holders.iter().filter(|node| voters.contains(node)).count();
         if holders.is_empty() {
             report.missing += 1;
             tracing::error!(blob = %id, "no node that can be reached has a blob that is referred to");
-        } else if holders.len() < BLOB_COPIES.min(voters.len()) {
+        } else if copies < BLOB_COPIES.min(voters.len()) {
             report.under_replicated += 1;
         }
         Ok(())

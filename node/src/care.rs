@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use blobstore::{BlobError, IsReferenced, References, RepairReport};
-use core_types::{BlobId, GroupId};
+use core_types::{BlobId, GroupId, NodeId};
 use mailstore::MailStore;
+use raft::Group;
 use raft::consensus::Consensus;
 use state::{GroupOp, MailboxOp, Outcome};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::start::{Parts, leads, others};
 
@@ -23,6 +25,7 @@ pub(crate) struct Health(Mutex<Found>);
 struct Found {
     repairs: BTreeMap<GroupId, RepairReport>,
     manifest_gaps: BTreeSet<GroupId>,
+    not_opened: BTreeMap<GroupId, String>,
 }
 
 impl Health {
@@ -40,6 +43,19 @@ impl Health {
 
     pub(crate) fn manifest_gaps(&self) -> Vec<GroupId> {
         self.lock().manifest_gaps.iter().copied().collect()
+    }
+
+    /// A group that is placed here could not be opened; why.
+    pub(crate) fn not_opened(&self, group: GroupId, reason: String) {
+        self.lock().not_opened.insert(group, reason);
+    }
+
+    pub(crate) fn all_not_opened(&self) -> Vec<(GroupId, String)> {
+        self.lock()
+            .not_opened
+            .iter()
+            .map(|(group, reason)| (*group, reason.clone()))
+            .collect()
     }
 
     /// Blobs with too few copies, and blobs that nobody has, over all groups.
@@ -104,78 +120,110 @@ impl References for GroupReferences {
 /// Sees to it that this node has every blob that its groups refer to, and says so in the log once it does for the first
 /// time; the group's leader also sees to the other voters.
 async fn repair(parts: Arc<Parts>) {
-    let node = parts.identity.node();
     loop {
+        let began = Instant::now();
+        let seen = what_moves(&parts);
+        let mut soon = false;
         for group in parts.groups.list() {
-            let id = group.group();
-            let status = group.status();
-            if status.closed.is_some() {
-                continue;
-            }
-            let caught_up = parts
-                .store
-                .groups()
-                .query(id, |view| state::group::Reader::new(view).replica(node))
-                .await
-                .map_or(0, |row| row.caught_up);
-            let applied = status.applied.unwrap_or(0);
-            let voters: Vec<_> = status.membership.voters.iter().copied().collect();
-            let mut whole = true;
-            if id != GroupId::DIRECTORY {
-                let references = GroupReferences {
-                    groups: Arc::clone(parts.store.groups()),
-                    group: id,
-                };
-                match parts.repairer.repair_pass(&references, &voters).await {
-                    Ok(report) => {
-                        whole = report.missing == 0;
-                        if report.missing > 0 {
-                            tracing::error!(group = %id, missing = report.missing, "blobs that no reachable node has");
-                        }
-                        parts.health.lock().repairs.insert(id, report);
-                    }
-                    Err(error) => {
-                        whole = false;
-                        tracing::warn!(group = %id, %error, "the repair pass ended early");
-                    }
-                }
-            }
-            let member = status.membership.voters.contains(&node) || status.membership.learners.contains(&node);
-            if caught_up == 0 && whole && member && applied > 0 {
-                let op = GroupOp::CaughtUp {
-                    replica: node,
-                    index: applied,
-                };
-                if let Err(error) = parts.store.propose_group_op(id, op).await {
-                    tracing::debug!(group = %id, %error, "caught up, but that could not be written now");
-                }
-            }
+            soon |= repair_group(&parts, &group).await;
         }
-        let behind = parts.health.repairs().0 > 0
-            || parts.groups.list().iter().any(|group| {
-                let membership = group.membership();
-                membership.learners.contains(&node)
-            });
-        let pause = if behind { REPAIR_SOON } else { REPAIR_EVERY };
+        // A pass looks at every blob: it is to cost a small part of the time, however many there are.
+        let pause = if soon {
+            REPAIR_SOON
+        } else {
+            (began.elapsed() * REPAIR_COST).clamp(REPAIR_EVERY, REPAIR_LONGEST)
+        };
         tokio::select! {
             biased;
             () = tokio::time::sleep(pause) => {}
-            () = membership_moves(&parts) => {}
+            () = moved_from(&parts, seen) => {}
         }
     }
 }
 
-/// Returns soon after a group was opened here or a replica joined: whoever waits for `CaughtUp` is not to wait long.
-async fn membership_moves(parts: &Arc<Parts>) {
-    let seen = |parts: &Arc<Parts>| {
-        let groups = parts.groups.list();
-        let indexes: Vec<u64> = groups.iter().map(|group| group.membership().index).collect();
-        (groups.len(), indexes)
-    };
-    let before = seen(parts);
+/// Repairs one group's blobs. Returns whether another pass is worth it soon.
+async fn repair_group(parts: &Arc<Parts>, group: &Group) -> bool {
+    let (node, id) = (parts.identity.node(), group.group());
+    let status = group.status();
+    if status.closed.is_some() {
+        return false;
+    }
+    let membership = &status.membership;
+    if !membership.voters.contains(&node) && !membership.learners.contains(&node) {
+        return false;
+    }
+    let recorded = parts
+        .store
+        .groups()
+        .query(id, |view| state::group::Reader::new(view).replica(node))
+        .await;
+    let Ok(recorded) = recorded else { return false };
+    // The first time, the state here has to be the whole one before it can say which blobs are needed.
+    let first = recorded.caught_up == 0;
+    if first && group.read_barrier(BARRIER_PATIENCE).await.is_err() {
+        return true;
+    }
+    let applied = group.status().applied.unwrap_or(0);
+    let mut soon = first;
+    let mut whole = true;
+    if id != GroupId::DIRECTORY {
+        let references = GroupReferences {
+            groups: Arc::clone(parts.store.groups()),
+            group: id,
+        };
+        let voters: Vec<_> = membership.voters.iter().copied().collect();
+        match parts.repairer.repair_pass(&references, &voters, true).await {
+            Ok(report) => {
+                whole = report.lacking_here == 0;
+                soon |= report.lacking_here > 0
+                    || report.copied + report.fetched > 0
+                    || (report.under_replicated > 0 && report.unanswered.is_empty());
+                if report.missing > 0 {
+                    tracing::error!(group = %id, missing = report.missing, "blobs that no reachable node has");
+                }
+                parts.health.lock().repairs.insert(id, report);
+            }
+            Err(error) => {
+                whole = false;
+                tracing::warn!(group = %id, %error, "the repair pass ended early");
+            }
+        }
+    }
+    if first && whole && applied > 0 {
+        let op = GroupOp::CaughtUp {
+            replica: node,
+            index: applied,
+        };
+        if let Err(error) = parts.store.propose_group_op(id, op).await {
+            tracing::debug!(group = %id, %error, "caught up, but that could not be written now");
+        }
+    }
+    soon
+}
+
+/// What makes a repair pass worth while when it changes: groups, memberships, and who is connected.
+type Moves = (Vec<(GroupId, u64)>, Vec<NodeId>);
+
+fn what_moves(parts: &Arc<Parts>) -> Moves {
+    let groups = parts.groups.list();
+    let memberships = groups
+        .iter()
+        .map(|group| (group.group(), group.membership().index))
+        .collect();
+    let connected = parts
+        .transport
+        .peers_status()
+        .into_iter()
+        .filter(|peer| peer.connected)
+        .map(|peer| peer.node);
+    (memberships, connected.collect())
+}
+
+/// Returns when something has moved: whoever waits for `CaughtUp` or for a copy is not to wait long.
+async fn moved_from(parts: &Arc<Parts>, before: Moves) {
     loop {
-        tokio::time::sleep(MEMBERSHIP_LOOK).await;
-        if seen(parts) != before {
+        tokio::time::sleep(MOVES_LOOK).await;
+        if what_moves(parts) != before {
             return;
         }
     }
@@ -228,9 +276,14 @@ async fn collect(parts: Arc<Parts>) {
         });
         let ids: Vec<GroupId> = groups
             .iter()
-            .map(raft::Group::group)
+            .map(Group::group)
             .filter(|id| *id != GroupId::DIRECTORY)
             .collect();
+        // A node that is cut off knows neither what was committed nor what will be: it may not remove anything.
+        let mut well = well;
+        for group in &groups {
+            well = well && group.read_barrier(BARRIER_PATIENCE).await.is_ok();
+        }
         let all_placed = crate::follow::placed_here(&parts).await.len() == ids.len() && !ids.is_empty();
         let read = groups;
         let is_referenced: IsReferenced = Arc::new(move |blob| {
@@ -256,7 +309,7 @@ async fn collect(parts: Arc<Parts>) {
     }
 }
 
-async fn referenced_by_any(groups: &[raft::Group], blob: BlobId) -> Result<bool, BlobError> {
+async fn referenced_by_any(groups: &[Group], blob: BlobId) -> Result<bool, BlobError> {
     for group in groups {
         let mut referenced = Ok(false);
         group
@@ -320,8 +373,14 @@ const FAILURE_LOOK: Duration = Duration::from_millis(100);
 const REPAIR_SOON: Duration = Duration::from_secs(2);
 /// Between two repair passes.
 const REPAIR_EVERY: Duration = Duration::from_secs(30);
-/// Between two looks at the memberships.
-const MEMBERSHIP_LOOK: Duration = Duration::from_millis(200);
+/// A pass is followed by a pause of this many times its length.
+const REPAIR_COST: u32 = 20;
+/// The longest such pause.
+const REPAIR_LONGEST: Duration = Duration::from_secs(3600);
+/// How long a confirmation by the majority may take.
+const BARRIER_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at memberships and connections.
+const MOVES_LOOK: Duration = Duration::from_millis(200);
 /// Damaged blobs that wait to be fetched.
 const REFETCH_WAITING_MAX: usize = 1024;
 /// Between two scrubs of all blobs.

@@ -280,6 +280,14 @@ impl Face {
                 );
             }
         }
+        for (group, reason) in self.0.health.all_not_opened() {
+            note(
+                "REPLICA_NOT_OPENED",
+                Health::Error,
+                format!("the replica of group {group} on this node could not be opened: {reason}."),
+                "The other nodes serve the group; replace this node.",
+            );
+        }
         if blobs.under_replicated > 0 {
             note(
                 "BLOBS_UNDER_REPLICATED",

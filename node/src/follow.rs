@@ -60,6 +60,7 @@ pub(crate) async fn follow_directory(parts: Arc<Parts>) {
                     .await
             {
                 tracing::error!(%group, %error, "the group was not opened");
+                parts.health.not_opened(group, error.to_string());
             }
         }
         loop {

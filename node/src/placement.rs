@@ -5,6 +5,7 @@
 //! log), and then makes them voters. A replica that leaves lets go only afterwards.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use core_types::{GroupId, NodeId};
@@ -51,12 +52,13 @@ pub(crate) fn preferred_leader(group: GroupId, voters: &BTreeSet<NodeId>) -> Opt
 }
 
 /// Hands a group over to the voter that should lead it, when that one is up and has everything.
-async fn spread(group: &Group, node: NodeId) {
+async fn spread(group: &Group, node: NodeId, reaches: &(dyn Fn(NodeId) -> bool + Send + Sync)) {
     let status = group.status();
     let Some(preferred) = preferred_leader(group.group(), &status.membership.voters) else {
         return;
     };
-    if preferred == node || status.lag.get(&preferred) != Some(&0) {
+    // An idle group's dead voter has no lag either.
+    if preferred == node || status.lag.get(&preferred) != Some(&0) || !reaches(preferred) {
         return;
     }
     if let Err(error) = group.transfer_leader(preferred).await {
@@ -64,8 +66,11 @@ async fn spread(group: &Group, node: NodeId) {
     }
 }
 
+/// Whether a node is reached directly just now.
+pub(crate) type Reaches = Arc<dyn Fn(NodeId) -> bool + Send + Sync>;
+
 /// Plans and reconciles for ever.
-pub(crate) async fn run(store: MailStore, groups: Groups, node: NodeId) {
+pub(crate) async fn run(store: MailStore, groups: Groups, node: NodeId, reaches: Reaches) {
     let mut rounds: u32 = 0;
     loop {
         rounds = rounds.wrapping_add(1);
@@ -94,7 +99,7 @@ pub(crate) async fn run(store: MailStore, groups: Groups, node: NodeId) {
         // Seldom: a node that has just come back first gets its log.
         if rounds.is_multiple_of(SPREAD_ROUNDS) {
             for group in groups.list().iter().filter(|group| group.is_leader()) {
-                spread(group, node).await;
+                spread(group, node, reaches.as_ref()).await;
             }
         }
         tokio::time::sleep(PAUSE).await;

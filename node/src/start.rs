@@ -216,14 +216,28 @@ impl Parts {
             if self.groups.group(group).is_some() {
                 continue;
             }
-            self.open_group(group, incarnation, MachineKind::Mailbox, &mut tasks)
-                .await?;
+            // One group that cannot be opened here does not keep the others, nor the front ends, from working.
+            if let Err(error) = self
+                .open_group(group, incarnation, MachineKind::Mailbox, &mut tasks)
+                .await
+            {
+                tracing::error!(%group, %error, "the group was not opened");
+                self.health.not_opened(group, error.to_string());
+            }
         }
         tasks.spawn(follow::follow_directory(Arc::clone(&self)));
+        let transport = Arc::clone(&self.transport);
+        let reaches: placement::Reaches = Arc::new(move |node| {
+            transport
+                .peers_status()
+                .iter()
+                .any(|peer| peer.node == node && peer.connected)
+        });
         tasks.spawn(placement::run(
             self.store.clone(),
             self.groups.clone(),
             self.identity.node(),
+            reaches,
         ));
         care::spawn_all(&self, &mut tasks);
         let mut listeners = JoinSet::new();

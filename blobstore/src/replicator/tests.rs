@@ -156,7 +156,10 @@ impl Cluster {
 
     async fn repair(&self, node: u64, ids: &[BlobId]) -> RepairReport {
         let repairer = Repairer::new(self.store(node).clone(), self.rpc(node), self.replicator(node));
-        repairer.repair_pass(&Listed(ids.to_vec()), &VOTERS).await.unwrap()
+        repairer
+            .repair_pass(&Listed(ids.to_vec()), &VOTERS, true)
+            .await
+            .unwrap()
     }
 }
 

@@ -40,12 +40,16 @@ impl Directory {
     /// [`LookupError`], also where a negative answer cannot be confirmed.
     pub async fn recipient(&self, address: &Address) -> Result<Recipient, LookupError> {
         let found = self.query(|reader| reader.resolve(address)).await?;
-        let found = match found {
-            Resolution::Recipients(_) | Resolution::TooMany => found,
-            Resolution::Unknown | Resolution::NotLocal => {
-                self.confirm().await?;
-                self.query(|reader| reader.resolve(address)).await?
-            }
+        let settled = match &found {
+            Resolution::Recipients(recipients) => recipients.accounts.iter().all(|account| account.active),
+            Resolution::TooMany => true,
+            Resolution::Unknown | Resolution::NotLocal => false,
+        };
+        let found = if settled {
+            found
+        } else {
+            self.confirm().await?;
+            self.query(|reader| reader.resolve(address)).await?
         };
         Ok(match found {
             Resolution::Recipients(recipients) => {
