@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use core_types::{Batch, KvEngine, KvError, KvRead};
 
+use super::verify::verify;
+
 /// The index on disk.
 pub struct SledEngine {
     db: sled::Db,
@@ -57,13 +59,35 @@ impl SledEngine {
         Ok(Self { db, data })
     }
 
-    /// Opens the index; a damaged one is renamed to `<directory>.damaged-<n>` and an empty one takes its place, which the
+    /// Reads the whole index and checks that every replica's rows are those that were written together. sled verifies each of
+    /// its records, but after a power loss it may take old ones for the newest.
+    ///
+    /// # Errors
+    /// [`KvError::Damaged`] when they are not; errors of sled, its panics among them.
+    pub fn verify(&self) -> Result<(), KvError> {
+        catch_unwind(AssertUnwindSafe(|| verify(self)))
+            .unwrap_or_else(|_| Err(KvError::Damaged("sled panicked while it read the index".to_owned())))
+    }
+
+    fn open_verified(directory: &Path, cache_bytes: u64) -> Result<Self, KvError> {
+        let engine = Self::open(directory, cache_bytes)?;
+        match engine.verify() {
+            Ok(()) => Ok(engine),
+            Err(error) => {
+                // What sled does with a damaged index when it is closed is of no interest.
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(engine)));
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens the index and verifies it, see [`Self::verify`]; a damaged one is renamed to `<directory>.damaged-<n>` and an empty one takes its place, which the
     /// groups then fill from their snapshots and logs.
     ///
     /// # Errors
     /// [`KvError`] when the directory can be neither opened nor moved.
     pub fn open_or_set_aside(directory: &Path, cache_bytes: u64) -> Result<(Self, Option<SetAside>), KvError> {
-        let reason = match Self::open(directory, cache_bytes) {
+        let reason = match Self::open_verified(directory, cache_bytes) {
             Ok(engine) => return Ok((engine, None)),
             Err(KvError::Damaged(reason)) => reason,
             Err(error) => return Err(error),
