@@ -6,6 +6,7 @@
 //! Costs one read of everything. Not here: what happens with an index that does not agree ([`super::SledEngine`]).
 
 use core_types::{KvError, KvRead};
+use state::ReadError;
 
 use crate::generation::StoredRows;
 use crate::machine::MachineRow;
@@ -15,21 +16,21 @@ use crate::machine::MachineRow;
 pub(crate) fn verify(engine: &dyn KvRead) -> Result<(), KvError> {
     let mut last = None;
     while let Some(rows) = StoredRows::next(engine, last.as_ref())? {
-        verify_rows(&rows).map_err(|reason| KvError::Damaged(format!("replica {:02x?}: {reason}", rows.name())))?;
+        let damaged = |reason: String| KvError::Damaged(format!("replica {:02x?}: {reason}", rows.name()));
+        let expected = match rows.machine_row()? {
+            None => MachineRow::default(),
+            Some(bytes) => MachineRow::decode(&bytes).map_err(|error| damaged(error.to_string()))?,
+        };
+        let of_engine = |error| match error {
+            ReadError::Kv(error) => error,
+            ReadError::Corrupt(reason) => damaged(reason),
+        };
+        let stored = state::digest::stored(&rows).map_err(of_engine)?;
+        let recomputed = state::digest::recomputed(&rows).map_err(of_engine)?;
+        if recomputed != stored || stored != expected.digest {
+            return Err(damaged("the rows are not those that were written together".to_owned()));
+        }
         last = Some(rows);
     }
     Ok(())
-}
-
-fn verify_rows(rows: &StoredRows<'_>) -> Result<(), String> {
-    let expected = match rows.machine_row().map_err(|error| error.to_string())? {
-        None => MachineRow::default(),
-        Some(bytes) => MachineRow::decode(&bytes).map_err(|error| error.to_string())?,
-    };
-    let stored = state::digest::stored(rows).map_err(|error| error.to_string())?;
-    let recomputed = state::digest::recomputed(rows).map_err(|error| error.to_string())?;
-    if recomputed == stored && stored == expected.digest {
-        return Ok(());
-    }
-    Err("the rows are not those that were written together".to_owned())
 }
