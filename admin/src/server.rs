@@ -2,12 +2,10 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
 use axum::routing::{delete, get, post, put};
-use core_types::GroupId;
 use mailstore::MailStore;
 use tokio::net::UnixListener;
 
@@ -29,9 +27,6 @@ pub trait Node: Send + Sync + 'static {
     /// # Errors
     /// [`AdminError`].
     async fn new_join_token(&self) -> Result<([u8; 32], String), AdminError>;
-
-    /// Waits until every replica of the group that can be reached has applied what is committed now, `timeout` at most.
-    async fn wait_for_all_nodes(&self, group: GroupId, timeout: Duration);
 }
 
 /// What the handlers work with.

@@ -33,7 +33,7 @@ pub(crate) struct TargetOptions {
     #[arg(long, global = true)]
     pub(crate) user: Vec<String>,
     /// The password of all users.
-    #[arg(long, global = true, env = "EVERPOST_BENCH_PASSWORD")]
+    #[arg(long, global = true, env = "BENCH_PASSWORD")]
     pub(crate) password: Option<String>,
     /// The sender of deliveries.
     #[arg(long, global = true, default_value = "bench@bench.invalid")]

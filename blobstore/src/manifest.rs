@@ -2,8 +2,8 @@
 //!
 //! `manifest/<group>.tsv` grows by lines; when it is full it becomes `<group>.<number>.tsv` and a new one is begun. Each
 //! line ends with a tab, `#` and the CRC-32C of what stands before as eight hexadecimal digits, so that a person can read
-//! it and a program can tell a line that was cut. The first line of each file says the version. Lines wait in memory until [`Manifest::sync`]: the manifest may lack the
-//! last moments, which the log has.
+//! it and a program can tell a line that was cut. The first line of each file says the version. Lines wait in memory until
+//! [`Manifest::sync`]: the manifest may lack the last moments, which the log has.
 //!
 //! Not here: what a line says.
 
@@ -134,6 +134,15 @@ impl Manifest {
         })
     }
 
+    /// The lines at the end of a group's newest file, oldest first: some thousand of them.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn last_lines(&self, group: GroupId) -> Result<Vec<ManifestLine>, BlobError> {
+        let inner = Arc::clone(&self.0);
+        run(&self.0.pool, move || inner.last_lines(group)).await?
+    }
+
     /// The groups that have a manifest.
     ///
     /// # Errors
@@ -178,6 +187,19 @@ impl Inner {
         file.write_at(length, bytes)?;
         file.sync_data()?;
         Ok(self.disk.sync_dir(MANIFEST_DIR)?)
+    }
+
+    fn last_lines(&self, group: GroupId) -> Result<Vec<ManifestLine>, BlobError> {
+        let Some(path) = self.files(group)?.pop() else {
+            return Ok(Vec::new());
+        };
+        let file = self.disk.open(&path, OpenMode::Read)?;
+        let start = file.len()?.saturating_sub(TAIL_BYTES);
+        let mut bytes = vec![0; usize::try_from(file.len()? - start).unwrap_or(0)];
+        file.read_exact_at(start, &mut bytes)?;
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        // The first is cut where the reading began.
+        Ok(lines.skip(usize::from(start > 0)).map(parse_line).collect())
     }
 
     /// The paths of a group's files, oldest first.
@@ -290,6 +312,8 @@ fn current_path(group: GroupId) -> String {
 const VERSION_LINE: &str = "everpost-manifest\t1";
 const MANIFEST_DIR: &str = "manifest";
 const READ_BYTES: usize = 64 * 1024;
+/// What is read of the end of a file.
+const TAIL_BYTES: u64 = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -361,6 +385,9 @@ mod tests {
         assert!(matches!(lines[0], ManifestLine::Good(ref line) if line == "one"));
         assert!(matches!(lines[1], ManifestLine::Damaged(_)) && matches!(lines[2], ManifestLine::Damaged(_)));
         assert!(matches!(lines[3], ManifestLine::Good(ref line) if line == "four"));
+        let last = manifest.last_lines(GroupId(1)).await.unwrap();
+        assert_eq!(last.last(), lines.last());
+        assert!(manifest.last_lines(GroupId(2)).await.unwrap().is_empty());
         assert!(manifest.append(GroupId(1), "a\nb").is_err());
         for (length, fits) in [
             (MANIFEST_LINE_BYTES_MAX - 1, true),

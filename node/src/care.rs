@@ -34,6 +34,10 @@ impl Health {
         self.lock().manifest_gaps.insert(group);
     }
 
+    pub(crate) fn manifest_whole(&self, group: GroupId) {
+        self.lock().manifest_gaps.remove(&group);
+    }
+
     pub(crate) fn manifest_gaps(&self) -> Vec<GroupId> {
         self.lock().manifest_gaps.iter().copied().collect()
     }
@@ -54,9 +58,14 @@ pub(crate) fn spawn_all(parts: &Arc<Parts>, tasks: &mut JoinSet<()>) {
     tasks.spawn(prune(Arc::clone(parts)));
     tasks.spawn(sync_manifest(Arc::clone(parts)));
     tasks.spawn(release_log(Arc::clone(parts)));
-    let (_store, groups, _shutdown) = (parts.store.clone(), parts.groups.clone(), parts.shutdown.clone());
-    let _is_leader = Arc::new(move |group| leads(&groups, group));
-    //QQ tasks.spawn(queue::run(store, parts.identity.node(), is_leader, shutdown));
+    let groups = parts.groups.clone();
+    let worker = queue::Worker {
+        store: parts.store.clone(),
+        node: parts.identity.node(),
+        hostname: parts.config.hostname.as_str().into(),
+        leads: Arc::new(move |group| leads(&groups, group)),
+    };
+    tasks.spawn(queue::run(worker, parts.shutdown.clone()));
 }
 
 /// Returns, with the reason, when a sync failed.

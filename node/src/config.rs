@@ -111,7 +111,7 @@ pub struct Log {
 impl Default for Log {
     fn default() -> Self {
         Self {
-            filter: "info,openraft=warn".to_owned(),
+            filter: "info,openraft=error".to_owned(),
             json: false,
         }
     }

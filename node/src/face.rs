@@ -1,7 +1,6 @@
 //! What the node shows to its administrator and to nodes that want to join.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use admin::api::{BlobStatus, Check, DiskStatus, GroupStatus, Health, NodeStatus, Status};
 use admin::{AdminError, Kind};
@@ -15,7 +14,6 @@ use state::rows::NodeRow;
 use state::{DirectoryOp, Outcome};
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use transport::{Authority, JoinService, JoinToken, Refused, Validity};
 
 use crate::listen::ListenError;
@@ -139,7 +137,10 @@ impl admin::Node for Face {
             .iter()
             .map(|row| self.node_status(row, site_name(row.site)))
             .collect();
-        let groups: Vec<GroupStatus> = parts.groups.list().iter().map(group_status).collect();
+        let mut groups: Vec<GroupStatus> = Vec::new();
+        for group in parts.groups.list() {
+            groups.push(group_status(&group).await);
+        }
         let blobs = self.blob_status();
         let disk = DiskStatus {
             free_bytes: parts.disk.free_bytes().unwrap_or(0),
@@ -200,33 +201,6 @@ impl admin::Node for Face {
         .map_err(|error| failed(&error))?;
         let key = token.key().map_err(|error| failed(&error))?.public();
         Ok((key, token.text().map_err(|error| failed(&error))?))
-    }
-
-    async fn wait_for_all_nodes(&self, group: GroupId, timeout: Duration) {
-        let Some(group) = self.0.groups.group(group) else {
-            return;
-        };
-        let deadline = Instant::now() + timeout;
-        while Instant::now() < deadline {
-            let status = group.status();
-            let reachable = |node: &NodeId| {
-                self.0
-                    .transport
-                    .peers_status()
-                    .iter()
-                    .any(|peer| peer.node == *node && peer.connected)
-            };
-            match status.role {
-                Role::Leader if status.lag.iter().all(|(node, lag)| *lag == 0 || !reachable(node)) => return,
-                Role::Leader => {}
-                // Only the leader knows how far the others are; heartbeats carry the commit on within this time.
-                _ => {
-                    tokio::time::sleep(FOLLOWERS_WAIT).await;
-                    return;
-                }
-            }
-            tokio::time::sleep(LAG_LOOK).await;
-        }
     }
 }
 
@@ -353,15 +327,18 @@ impl Face {
                 "MANIFEST_GAP",
                 Health::Warning,
                 format!("the manifests of {} groups on this node missed changes.", gaps.len()),
-                "Only a recovery from blobs would notice; the other nodes' manifests may be whole.",
+                "They are written anew by themselves; only a recovery from blobs of this node would notice until then.",
             );
         }
         checks
     }
 }
 
-fn group_status(group: &raft::Group) -> GroupStatus {
+async fn group_status(group: &raft::Group) -> GroupStatus {
     let status = group.status();
+    let mut digest = None;
+    // A closed replica's rows are not to be trusted.
+    let _ = group.read(&mut |view| digest = state::digest::stored(view).ok()).await;
     let role = match status.role {
         _ if status.closed.is_some() => "closed",
         Role::Leader => "leader",
@@ -370,7 +347,7 @@ fn group_status(group: &raft::Group) -> GroupStatus {
         Role::Candidate => "candidate",
         _ => "closed",
     };
-    let digest = status.digest.map_or_else(String::new, |(_, digest)| {
+    let digest = digest.map_or_else(String::new, |digest| {
         digest.iter().map(|word| format!("{word:016x}")).collect()
     });
     GroupStatus {
@@ -395,7 +372,3 @@ pub(crate) fn validity(now: UnixMillis) -> Validity {
 
 /// Below this much free space the status says so.
 const DISK_LOW_BYTES: u64 = 512 * 1024 * 1024;
-/// Between two looks at how far the others are.
-const LAG_LOOK: Duration = Duration::from_millis(20);
-/// How long a follower's command waits for the others: a heartbeat and a half.
-const FOLLOWERS_WAIT: Duration = Duration::from_millis(300);

@@ -71,29 +71,3 @@ pub(crate) async fn follow_directory(parts: Arc<Parts>) {
         }
     }
 }
-
-/// Writes the group's manifest for ever.
-pub(crate) async fn write_manifest(parts: Arc<Parts>, group: GroupId) {
-    let Ok(mut effects) = parts.store.groups().effects(group) else {
-        return;
-    };
-    loop {
-        let changes = match effects.recv().await {
-            Ok(changes) => changes,
-            Err(RecvError::Lagged(missed)) => {
-                tracing::warn!(%group, missed, "the manifest missed changes");
-                parts.health.manifest_gap(group);
-                continue;
-            }
-            Err(RecvError::Closed) => return,
-        };
-        for effect in changes.iter() {
-            if let Effect::Manifest(entry) = effect
-                && let Err(error) = parts.manifest.append(group, &entry.line)
-            {
-                tracing::warn!(%group, %error, "a manifest line was not written");
-                parts.health.manifest_gap(group);
-            }
-        }
-    }
-}

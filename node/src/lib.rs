@@ -9,10 +9,12 @@ mod face;
 mod files;
 mod follow;
 mod listen;
+mod manifests;
 mod members;
 mod metrics;
 mod placement;
 pub mod quickstart;
+pub mod recover;
 mod start;
 mod tls;
 

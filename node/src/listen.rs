@@ -33,7 +33,6 @@ pub enum ListenError {
 }
 
 const SMTP_BUSY: &[u8] = b"421 4.7.0 Too many connections, try again later\r\n";
-#[allow(dead_code)]
 const IMAP_BUSY: &[u8] = b"* BYE [UNAVAILABLE] Too many connections, try again later\r\n";
 const POP3_BUSY: &[u8] = b"-ERR [SYS/TEMP] Too many connections, try again later\r\n";
 
@@ -64,6 +63,13 @@ pub(crate) async fn bind_all(
         };
         let serve = move |connection: Connection| smtp::serve(connection, context.clone());
         bind.serve(service, address, implicit_tls, SMTP_BUSY, serve, listeners)
+            .await?;
+    }
+    let imap = imap::Context::new(parts.store.clone());
+    for (service, address, implicit_tls) in [("imap", listen.imap, false), ("imaps", listen.imaps, true)] {
+        let context = imap.clone();
+        let serve = move |connection: Connection| imap::serve(connection, context.clone());
+        bind.serve(service, address, implicit_tls, IMAP_BUSY, serve, listeners)
             .await?;
     }
     let pop3 = pop3::Context::new(parts.store.clone(), &parts.config.hostname);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use ctl::{Cli, Exit, Failure, Local, output};
 use node::config::{Config, Log};
-use node::{commands, quickstart};
+use node::{commands, quickstart, recover};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -71,7 +71,7 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
             ));
             Ok(())
         }
-        Local::RecoverMail { .. } => Err(Failure::new(Exit::Failed, "not there yet")),
+        Local::RecoverMail { from_blobs, to } => recover::mail(&from_blobs, &to).await,
     }
 }
 

@@ -44,9 +44,31 @@ pub(crate) fn plan(group: &GroupRow, nodes: &[NodeRow]) -> Option<(Vec<NodeId>, 
     (!same(&voters, &group.voters) || !same(&learners, &group.learners)).then_some((voters, learners))
 }
 
+/// The voter that should lead a group, so that leaders are spread: the one at the group's place among its voters.
+pub(crate) fn preferred_leader(group: GroupId, voters: &BTreeSet<NodeId>) -> Option<NodeId> {
+    let place = usize::try_from(group.0).unwrap_or(0) % voters.len().max(1);
+    voters.iter().nth(place).copied()
+}
+
+/// Hands a group over to the voter that should lead it, when that one is up and has everything.
+async fn spread(group: &Group, node: NodeId) {
+    let status = group.status();
+    let Some(preferred) = preferred_leader(group.group(), &status.membership.voters) else {
+        return;
+    };
+    if preferred == node || status.lag.get(&preferred) != Some(&0) {
+        return;
+    }
+    if let Err(error) = group.transfer_leader(preferred).await {
+        tracing::debug!(group = %group.group(), %preferred, %error, "the group was not handed over");
+    }
+}
+
 /// Plans and reconciles for ever.
-pub(crate) async fn run(store: MailStore, groups: Groups) {
+pub(crate) async fn run(store: MailStore, groups: Groups, node: NodeId) {
+    let mut rounds: u32 = 0;
     loop {
+        rounds = rounds.wrapping_add(1);
         if groups.group(GroupId::DIRECTORY).is_some_and(|group| group.is_leader())
             && let Err(error) = write_plan(&store).await
         {
@@ -69,6 +91,12 @@ pub(crate) async fn run(store: MailStore, groups: Groups) {
             }
         });
         futures_util::future::join_all(steps).await;
+        // Seldom: a node that has just come back first gets its log.
+        if rounds.is_multiple_of(SPREAD_ROUNDS) {
+            for group in groups.list().iter().filter(|group| group.is_leader()) {
+                spread(group, node).await;
+            }
+        }
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -136,6 +164,8 @@ async fn reconcile(store: &MailStore, group: &Group, row: &GroupRow) -> Result<(
     Ok(())
 }
 
+/// Looks between two attempts to spread the leaders: some ten seconds.
+const SPREAD_ROUNDS: u32 = 33;
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(300);
 

@@ -22,8 +22,9 @@ use wire::{Shutdown, Stopper};
 
 use crate::config::{Config, Role};
 use crate::files::{self, FOUNDING, Founding, IDENTITY, SEED, Seed};
+use crate::manifests::Manifests;
 use crate::members::Members;
-use crate::{care, face, follow, listen, metrics, placement, tls};
+use crate::{care, face, follow, listen, manifests, metrics, placement, tls};
 
 /// A running node.
 pub struct Node {
@@ -47,6 +48,7 @@ pub(crate) struct Parts {
     pub(crate) fetcher: Fetcher,
     pub(crate) repairer: Repairer,
     pub(crate) manifest: Manifest,
+    pub(crate) manifests: Manifests,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) health: care::Health,
@@ -169,6 +171,7 @@ impl Node {
             store,
             fetcher,
             manifest,
+            manifests: Manifests::default(),
             clock,
             entropy,
             health: care::Health::default(),
@@ -189,7 +192,7 @@ impl Node {
         }
         self.parts.groups.shutdown().await;
         let _ = tokio::time::timeout(STOP_PATIENCE, self.parts.store.blobs().flush()).await;
-        let _ = self.parts.manifest.sync().await;
+        manifests::finish(&self.parts).await;
         self.parts.transport.shutdown().await;
         tracing::info!("stopped");
     }
@@ -217,7 +220,11 @@ impl Parts {
                 .await?;
         }
         tasks.spawn(follow::follow_directory(Arc::clone(&self)));
-        tasks.spawn(placement::run(self.store.clone(), self.groups.clone()));
+        tasks.spawn(placement::run(
+            self.store.clone(),
+            self.groups.clone(),
+            self.identity.node(),
+        ));
         care::spawn_all(&self, &mut tasks);
         let mut listeners = JoinSet::new();
         if self.config.has_role(Role::Front) {
@@ -250,9 +257,7 @@ impl Parts {
             .map_err(|error| StartError::Storage("group", error.to_string()))?;
         let store = self.store.clone();
         tasks.spawn(async move { store.follow(group).await });
-        if kind == MachineKind::Mailbox {
-            tasks.spawn(follow::write_manifest(Arc::clone(self), group));
-        }
+        tasks.spawn(manifests::write(Arc::clone(self), group, incarnation, kind));
         Ok(opened)
     }
 

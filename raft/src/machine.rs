@@ -135,11 +135,12 @@ impl Machine {
             self.replica.close(&format!("index: {error}"));
             return Err(io::Error::other(error));
         }
+        // Before the index is told: who sees the index finds every effect up to it.
+        for done in waiting.iter_mut().filter(|done| !done.effects.is_empty()) {
+            self.replica.publish(std::mem::take(&mut done.effects).into());
+        }
         self.tell_applied();
         for done in waiting.drain(..) {
-            if !done.effects.is_empty() {
-                self.replica.publish(done.effects.into());
-            }
             if let Some(responder) = done.responder {
                 responder.send(done.applied);
             }

@@ -8,8 +8,10 @@
 
 use std::net::IpAddr;
 
-use mailstore::{Delivered, StoreError};
+use mailstore::{DeliverTo, Delivered, EnvelopeFrom, Ingested, StoreError};
+use queue::{Action, Elsewhere, Origin, Reported, Reporter, Status};
 use smtp_proto::{Enhanced, Reply, Role};
+use state::rows::QueuedRecipient;
 
 use crate::message::Message;
 use crate::{Context, policy};
@@ -26,6 +28,7 @@ pub(crate) async fn finish_data(context: &Context, peer: IpAddr, message: Messag
                 .store
                 .deliver(&ingested, &from, &recipients, enforce_quota)
                 .await;
+            report_success(context, &ingested, &from, &recipients, &results).await;
             (ingested.size(), results)
         }
         Err(error) => (0, vec![Err(error); recipients.len()]),
@@ -41,6 +44,45 @@ pub(crate) async fn finish_data(context: &Context, peer: IpAddr, message: Messag
         }
     }
     replies(context.role, &results)
+}
+
+/// Reports deliveries to a sender of ours who asked for it (RFC 3461 4.1, NOTIFY=SUCCESS). The message is delivered, so
+/// that a failure here changes nothing for anybody else.
+async fn report_success(
+    context: &Context,
+    message: &Ingested,
+    from: &EnvelopeFrom,
+    recipients: &[DeliverTo],
+    results: &[Result<Delivered, StoreError>],
+) {
+    let delivered = recipients.iter().zip(results).filter(|(recipient, result)| {
+        recipient.notify & QueuedRecipient::NOTIFY_SUCCESS != 0 && matches!(result, Ok(Delivered::Placed(_)))
+    });
+    let reported: Vec<Reported<'_>> = delivered
+        .map(|(recipient, _)| Reported {
+            address: &recipient.address,
+            original: recipient.original.as_deref(),
+            action: Action::Delivered,
+            status: Status(2, 0, 0),
+            reason: "",
+        })
+        .collect();
+    let origin = Origin {
+        sender: from.reverse_path.as_ref(),
+        return_full: from.return_full,
+        envelope_id: from.envelope_id.as_deref(),
+        smtputf8: from.smtputf8,
+        blob: message.blob(),
+        size: message.size(),
+        arrived: message.received_at(),
+    };
+    let reporter = Reporter {
+        store: &context.store,
+        hostname: &context.hostname,
+    };
+    if let Err(error) = reporter.send(&origin, &reported, Elsewhere::Omit).await {
+        tracing::warn!(%error, "no report of the delivery could be sent");
+    }
 }
 
 fn replies(role: Role, results: &[Result<Delivered, StoreError>]) -> Vec<Reply> {

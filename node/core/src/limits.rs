@@ -158,8 +158,8 @@ pub const BLOB_LOCAL_TIMEOUT: Duration = Duration::from_secs(10);
 pub const BLOB_PAGE_MAX: usize = 1024;
 /// Octets of one file of a manifest; then a new one is begun.
 pub const MANIFEST_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Octets of one line of a manifest.
-pub const MANIFEST_LINE_BYTES_MAX: usize = 16 * 1024;
+/// Octets of one line of a manifest. Reason: a message may have every keyword of its mailbox.
+pub const MANIFEST_LINE_BYTES_MAX: usize = 64 * 1024;
 
 // Credentials.
 
@@ -244,6 +244,17 @@ pub const IMAP_ID_VALUE_BYTES_MAX: usize = 1024;
 pub const IMAP_IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// How long a client may be silent before login.
 pub const IMAP_LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Failed logins of one session at which it is closed.
+pub const IMAP_AUTH_FAILURES_MAX: u32 = 5;
+/// Commands before login that are refused, after which the session is closed.
+pub const IMAP_ERRORS_BEFORE_LOGIN_MAX: u32 = 20;
+/// Octets of further commands that are read while one runs; the rest waits in the network. Cost: this much per session.
+pub const IMAP_READ_AHEAD_BYTES_MAX: usize = 4096;
+/// Messages of one FETCH whose bytes cannot be had, after which no more are tried. Reason: each may take as long as asking
+/// every other node does.
+pub const IMAP_FETCH_FAILURES_MAX: u32 = 10;
+/// Mailboxes of which a node remembers what it announced, for `\Recent`. Cost: some 40 octets each.
+pub const IMAP_RECENT_MAILBOXES_MAX: usize = 100_000;
 /// Sessions of one account on one node.
 pub const SESSIONS_PER_ACCOUNT_MAX: usize = 100;
 
@@ -297,3 +308,11 @@ pub const QUEUE_EXPIRY: Duration = Duration::from_secs(5 * 24 * 3600);
 pub const QUEUE_FIRST_RETRY: Duration = Duration::from_secs(2);
 /// The longest pause between two attempts.
 pub const QUEUE_RETRY_MAX: Duration = Duration::from_secs(3600);
+/// How long one attempt to deliver an entry may take; until then no other node tries it.
+pub const QUEUE_ATTEMPT_TIME: Duration = Duration::from_secs(120);
+/// Entries of one group that are tried at a time. Cost: a message being read and written each.
+pub const QUEUE_ATTEMPTS_MAX: usize = 8;
+/// Octets of a message that a report returns whole; of a larger one it returns the header.
+pub const QUEUE_RETURN_BYTES_MAX: u64 = 1024 * 1024;
+/// Octets of a header that a report returns.
+pub const QUEUE_RETURN_HEADER_BYTES_MAX: u64 = 64 * 1024;

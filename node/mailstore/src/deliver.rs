@@ -103,7 +103,7 @@ impl MailStore {
             results.push(self.settle(recipient, &placed, &guids, &mut waiting));
         }
         if !waiting.is_empty() {
-            let queued = self.enqueue(message, from, waiting).await;
+            let queued = self.enqueue(message, from, waiting, None).await;
             for result in results.iter_mut().filter(|result| result.is_none()) {
                 *result = Some(queued.clone().map(Delivered::Queued));
             }
@@ -187,11 +187,12 @@ impl MailStore {
     }
 
     /// Puts the message into the queue of any group that can take it.
-    async fn enqueue(
+    pub(crate) async fn enqueue(
         &self,
         message: &Ingested,
         from: &EnvelopeFrom,
         recipients: Vec<QueuedRecipient>,
+        held: Option<String>,
     ) -> Result<QueueId, StoreError> {
         let now = self.inner.clock.now();
         let entry = QueueEntry {
@@ -208,7 +209,7 @@ impl MailStore {
             expires: now.saturating_add(millis(QUEUE_EXPIRY)),
             next_attempt: now.saturating_add(millis(QUEUE_FIRST_RETRY)),
             attempts: 0,
-            held: None,
+            held,
             attempt: None,
             structure: message.structure.clone(),
         };
@@ -286,7 +287,7 @@ impl MailStore {
     }
 }
 
-fn target(account: AccountId, guid: MessageGuid) -> DeliveryTarget {
+pub(crate) fn target(account: AccountId, guid: MessageGuid) -> DeliveryTarget {
     DeliveryTarget {
         account,
         guid,
@@ -300,7 +301,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// How long a delivery waits for its group before it is queued elsewhere. Longer than a change of leader takes.
-const DELIVER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const DELIVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one group is tried for a queue entry.
 const ENQUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause before a blob is stored again under a new membership.

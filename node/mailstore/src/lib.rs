@@ -11,6 +11,7 @@ mod deliver;
 mod error;
 mod ingest;
 mod message;
+mod redeliver;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod watch;

@@ -88,6 +88,13 @@ impl Watch {
         }
     }
 
+    /// Makes the next look find a change: the last one came to nothing.
+    pub fn note_change(&mut self) {
+        if let Some(receiver) = &mut self.receiver {
+            receiver.mark_changed();
+        }
+    }
+
     /// Whether there was a change since the last look; this is one.
     pub fn take_changed(&mut self) -> bool {
         match &mut self.receiver {

@@ -44,7 +44,7 @@ pub(crate) async fn all_serve(layout: &Layout, nodes: u64, mailbox_groups: u32) 
         for node in 1..=nodes {
             match layout.client(node).get::<Status>("/v1/status").await {
                 Ok(status) => waiting = waiting.or_else(|| lacks(&status, nodes, mailbox_groups)),
-                Err(error) => waiting = waiting.or(Some(format!("node {node}: {error}"))),
+                Err(error) => waiting = waiting.or_else(|| Some(format!("node {node}: {error}"))),
             }
         }
         let Some(waiting) = waiting else { return Ok(()) };

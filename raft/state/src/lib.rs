@@ -15,7 +15,7 @@ pub mod group;
 mod keys;
 pub mod lanes;
 pub mod mailbox;
-mod manifest;
+pub mod manifest;
 pub mod memory_engine;
 pub mod outcome;
 pub mod overlay;

@@ -12,12 +12,46 @@
 //! | `add` | account, mailbox, mailbox name, message, uid, blob, size, flags, internal date | the message is in that mailbox now, and, if it had been in another, not there |
 //! | `flags` | account, message, flags | its flags now |
 //! | `gone` | account, message | it was expunged |
+//! | `address` | account, address | the account's address; in the manifest of the directory group |
+//! | `resync` | | what follows, up to `resync-end`, tells everything anew, in between changes that happen meanwhile |
+//! | `resync-end` | | what was not told since `resync` is gone |
+//! | `applied` | incarnation, index | every change up to this entry of the group's log stands before |
 //!
-//! Not here: files.
+//! Lines may come again after a crash, in their order. Not here: files.
 
-use core_types::{AccountId, Flags, MailboxGuid, MailboxName, MessageGuid};
+mod dump;
+mod parse;
+mod replay;
+
+use core_types::{AccountId, Address, Flags, Incarnation, MailboxGuid, MailboxName, MessageGuid};
+
+pub use dump::{Page, Place, page};
+pub use parse::{Line, parse};
+pub use replay::{Kept, Replay};
 
 use crate::rows::MessageRow;
+
+/// The line that begins to tell everything anew.
+#[must_use]
+pub fn resync() -> String {
+    line(&["resync"])
+}
+
+/// The line that ends it.
+#[must_use]
+pub fn resync_end() -> String {
+    line(&["resync-end"])
+}
+
+/// The line that says up to which entry of the log the manifest is whole.
+#[must_use]
+pub fn applied(incarnation: Incarnation, index: u64) -> String {
+    line(&["applied", &incarnation.to_string(), &index.to_string()])
+}
+
+pub(crate) fn address(account: AccountId, address: &Address) -> String {
+    line(&["address", &account.to_string(), &address.to_string()])
+}
 
 pub(crate) fn mailbox(account: AccountId, mailbox: MailboxGuid, name: &MailboxName) -> String {
     line(&["mailbox", &account.to_string(), &mailbox.to_string(), name.as_str()])
@@ -59,14 +93,15 @@ pub(crate) fn gone(account: AccountId, message: MessageGuid) -> String {
     line(&["gone", &account.to_string(), &message.to_string()])
 }
 
+const SYSTEM: [(u8, &str); 5] = [
+    (Flags::SEEN, "\\Seen"),
+    (Flags::ANSWERED, "\\Answered"),
+    (Flags::FLAGGED, "\\Flagged"),
+    (Flags::DELETED, "\\Deleted"),
+    (Flags::DRAFT, "\\Draft"),
+];
+
 fn flag_words(flags: &Flags) -> String {
-    const SYSTEM: [(u8, &str); 5] = [
-        (Flags::SEEN, "\\Seen"),
-        (Flags::ANSWERED, "\\Answered"),
-        (Flags::FLAGGED, "\\Flagged"),
-        (Flags::DELETED, "\\Deleted"),
-        (Flags::DRAFT, "\\Draft"),
-    ];
     let system = SYSTEM.iter().filter(|(bit, _)| flags.has(*bit)).map(|(_, word)| *word);
     let words: Vec<&str> = system
         .chain(flags.keywords.iter().map(core_types::Keyword::as_str))

@@ -163,6 +163,6 @@ pub enum Effect {
 /// One line of a group's plain-text manifest, from which mailboxes can be rebuilt when everything else is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestEntry {
-    /// Tab-separated: verb, then what belongs to it. See `docs/formats.md`.
+    /// See [`crate::manifest`].
     pub line: String,
 }

@@ -173,6 +173,6 @@ async fn an_idle_session_is_small() {
         shutdown: setup.shutdown,
         permit: Limiter::default().admit("192.0.2.1".parse().unwrap()).unwrap(),
     };
-    let size = std::mem::size_of_val(&smtp::serve(connection, context));
+    let size = size_of_val(&smtp::serve(connection, context));
     assert!(size < 6 * 1024, "{size} octets");
 }

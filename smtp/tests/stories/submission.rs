@@ -143,3 +143,29 @@ async fn smtp_auth_timing() {
     assert_eq!(test.store.directory().password_checks(), before + 1000);
     assert_eq!(replies.len(), 1, "{replies:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_of_ours_is_told_of_the_delivery_who_asked_for_it() {
+    let test = TestStore::new(2).await;
+    let mut client = Setup::new(&test, Role::Submission).logged_in().await;
+    for notify in ["SUCCESS,FAILURE", "NEVER", "FAILURE"] {
+        client
+            .script(&[
+                ("MAIL FROM:<user1@example.test> ENVID=q+2B1 RET=HDRS", "250"),
+                (
+                    &format!("RCPT TO:<user2@example.test> NOTIFY={notify} ORCPT=rfc822;u2@example.test"),
+                    "250",
+                ),
+                ("DATA", "354"),
+            ])
+            .await;
+        client.send("From: user1@example.test\r\n\r\nhello\r\n.\r\n").await;
+        assert!(client.reply().await.starts_with("250 2.0.0"));
+    }
+    let reports = inbox(&test, &test.accounts[0]).await;
+    assert_eq!(reports.len(), 1);
+    assert!(reports[0].contains("Original-Envelope-Id: q+1\r\n"), "{}", reports[0]);
+    assert!(reports[0].contains("Original-Recipient: rfc822;u2@example.test\r\n"));
+    assert!(reports[0].contains("Action: delivered\r\nStatus: 2.0.0\r\n"));
+    assert!(!reports[0].contains("hello"));
+}

@@ -30,6 +30,14 @@ impl<'a> FetchEncoder<'a> {
         Self { out, first: false }
     }
 
+    /// Goes on with a response that was begun and holds no item yet.
+    pub fn resume_empty(out: &'a mut Vec<u8>) -> Self {
+        Self { out, first: true }
+    }
+
+    /// Leaves the response for a while; [`FetchEncoder::resume`] goes on with it.
+    pub fn suspend(self) {}
+
     /// `FLAGS`, with `\Recent` if it is for this session.
     pub fn flags(mut self, flags: &Flags, recent: bool) -> Self {
         self.name("FLAGS ");

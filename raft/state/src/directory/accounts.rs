@@ -6,6 +6,7 @@ use core_types::{AccountId, Address, GroupId};
 use crate::apply::tx::{Halt, Tx, refuse};
 use crate::directory::apply::{domain_of, no_such, reader};
 use crate::keys::{self, Space};
+use crate::manifest;
 use crate::outcome::{Outcome, Refusal};
 use crate::rows::{AliasRow, Credential, DirectoryAccountRow, DomainRow, GroupRow};
 
@@ -26,6 +27,7 @@ pub(crate) fn add(
     }
     let home = home_group(tx, group)?;
     let group = home.group;
+    let line = manifest::address(account, address);
     let (address, credential) = (address.clone(), credential.clone());
     tx.put(keys::by_address(Space::Address, &address), &account)?;
     let row = DirectoryAccountRow {
@@ -45,6 +47,7 @@ pub(crate) fn add(
         },
     )?;
     count_address(tx, domain, true)?;
+    tx.manifest(line);
     Ok(Outcome::AccountAdded { group })
 }
 

@@ -7,6 +7,7 @@ use proptest::test_runner::TestCaseResult;
 
 use super::model::{Box_, Model};
 use super::*;
+use crate::manifest::{self, Kept, Place, Replay};
 use crate::rows::{Change, MailboxRow, MessageRow};
 
 const BOB: AccountId = AccountId([2; 16]);
@@ -404,6 +405,77 @@ fn compare_blobs(group: &Group) -> TestCaseResult {
     Ok(())
 }
 
+/// A manifest that is written beside a history, with gaps that a resync closes while the history goes on.
+#[derive(Default)]
+struct Manifest {
+    replay: Replay,
+    resync: Option<Place>,
+}
+
+impl Manifest {
+    fn take(&mut self, line: &str) {
+        // Twice: whoever starts anew may say again what was said.
+        for _ in 0..2 {
+            self.replay.take(manifest::parse(line).unwrap());
+        }
+    }
+
+    fn take_all(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            if let Effect::Manifest(entry) = effect {
+                self.take(&entry.line);
+            }
+        }
+    }
+
+    fn begin_resync(&mut self) {
+        self.replay.take(manifest::parse(&manifest::resync()).unwrap());
+        self.resync = Some(Place::default());
+    }
+
+    fn step_resync(&mut self, group: &Group) {
+        if let Some(place) = self.resync {
+            let page = manifest::page(&group.engine, group.kind, place, 3).unwrap();
+            page.lines.iter().for_each(|line| self.take(line));
+            self.resync = page.next;
+            if self.resync.is_none() {
+                self.take(&manifest::resync_end());
+            }
+        }
+    }
+
+    fn compare(&self, group: &Group) -> TestCaseResult {
+        let (mut mailboxes, mut messages) = (Vec::new(), Vec::new());
+        for row in group.reader().all_mailboxes(None, ALL).unwrap() {
+            for message in group.reader().messages(row.guid, Uid(1), ALL).unwrap() {
+                let kept = Kept {
+                    mailbox: row.guid,
+                    uid: message.uid,
+                    blob: message.blob,
+                    size: message.size,
+                    flags: message.flags,
+                    internal_date: message.internal_date,
+                };
+                messages.push((row.account, message.guid, kept));
+            }
+            mailboxes.push((row.account, row.guid, row.name.as_str().to_owned()));
+        }
+        mailboxes.sort();
+        messages.sort_by_key(|(account, message, _)| (*account, *message));
+        let told = self
+            .replay
+            .mailboxes()
+            .map(|(account, guid, name)| (account, guid, name.to_owned()));
+        prop_assert_eq!(told.collect::<Vec<_>>(), mailboxes);
+        let told = self
+            .replay
+            .messages()
+            .map(|(account, guid, kept)| (account, guid, kept.clone()));
+        prop_assert_eq!(told.collect::<Vec<_>>(), messages);
+        Ok(())
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 400, ..ProptestConfig::default() })]
 
@@ -469,5 +541,47 @@ proptest! {
         let batch = overlay.into_batch();
         together.engine.write(&batch).unwrap();
         prop_assert_eq!(together.engine.entries(), one_by_one.engine.entries());
+    }
+
+    #[test]
+    fn a_manifest_replays_to_the_state_whatever_it_missed_before_a_resync(drafts in prop::collection::vec(draft(), 50..200)) {
+        let mut group = Group::with_ann();
+        let mut model = Model { time: START.0, ..Model::default() };
+        model.apply(&MailboxOp::CreateAccount { account: ANN, inbox: INBOX, mailboxes: vec![], quota_bytes: None });
+        let mut manifest = Manifest::default();
+        manifest.begin_resync();
+        let mut missing = 0;
+        for (turn, draft) in drafts.iter().enumerate() {
+            let op = draft.op(&model, u16::try_from(turn).unwrap());
+            model.apply(&op);
+            let applied = group.applied(Op::Mailbox(op));
+            adopt_superiors(&group.reader(), &mut model);
+            if missing > 0 {
+                missing -= 1;
+                if missing == 0 {
+                    manifest.begin_resync();
+                }
+                continue;
+            }
+            if draft.flags % 2 == 0 {
+                manifest.step_resync(&group);
+            }
+            manifest.take_all(&applied.effects);
+            if draft.choice >= 248 {
+                missing = usize::from(draft.flags) / 4;
+            } else if draft.flags % 2 == 1 {
+                manifest.step_resync(&group);
+            }
+            if missing == 0 && manifest.resync.is_none() {
+                manifest.compare(&group)?;
+            }
+        }
+        if missing > 0 {
+            manifest.begin_resync();
+        }
+        while manifest.resync.is_some() {
+            manifest.step_resync(&group);
+        }
+        manifest.compare(&group)?;
     }
 }

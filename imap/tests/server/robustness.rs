@@ -1,0 +1,102 @@
+//! Clients that break rules, break off, or want too much.
+
+use tokio::io::AsyncWriteExt;
+
+use crate::client::Server;
+
+#[tokio::test]
+async fn imap_literal_cut() {
+    let server = Server::new().await;
+    let mut client = server.login().await;
+    let before = server.store.disk.paths();
+    client.send("x APPEND INBOX {3000000+}\r\n").await;
+    client.send(vec![b'x'; 2_000_000]).await;
+    let mut stream = client.into_stream();
+    stream.shutdown().await.unwrap();
+    drop(stream);
+    let mut other = server.login().await;
+    assert!(other.ok("STATUS INBOX (MESSAGES)").await.contains("MESSAGES 0"));
+    // The session ends and takes its file along.
+    for _ in 0..1000 {
+        if server.store.disk.paths() == before {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.store.disk.paths(), before);
+}
+
+#[tokio::test]
+async fn imap_literal_nonsync_huge() {
+    let server = Server::new().await;
+    let mut client = server.connect().await;
+    client.send("a LOGIN {104857600+}\r\n").await;
+    let rest = client.rest().await;
+    assert!(rest.starts_with("* BYE [ALERT]"), "{rest}");
+}
+
+#[tokio::test]
+async fn syntax_errors_do_not_end_the_session() {
+    let server = Server::new().await;
+    let mut client = server.select().await;
+    for command in [
+        "FETCH 1 (FLAGS",
+        "LOGIN \"abc",
+        "NOSUCH",
+        "FETCH",
+        "SEARCH",
+        "STORE 1 FLAGS",
+    ] {
+        client.fails(command, "BAD").await;
+    }
+    client.send("* NOOP\r\n").await;
+    assert!(client.line().await.starts_with("* BAD"));
+    client.ok("NOOP").await;
+}
+
+#[tokio::test]
+async fn pipelined_commands_are_answered_in_order() {
+    let server = Server::new().await;
+    let mut client = server.connect().await;
+    client
+        .send("1 LOGIN user1@example.test secret\r\n2 SELECT INBOX\r\n3 APPEND INBOX {3+}\r\nabc\r\n4 NOOP\r\n5 LOGOUT\r\n")
+        .await;
+    let rest = client.rest().await;
+    let tagged: Vec<&str> = rest.lines().filter(|line| !line.starts_with('*')).collect();
+    for (line, tag) in tagged.iter().zip(["1 OK", "2 OK", "3 OK", "4 OK", "5 OK"]) {
+        assert!(line.starts_with(tag), "{rest}");
+    }
+    assert_eq!(tagged.len(), 5, "{rest}");
+}
+
+#[tokio::test]
+async fn imap_search_regexish() {
+    let server = Server::new().await;
+    let mut message = b"Subject: large\r\n\r\n".to_vec();
+    message.resize(4 * 1024 * 1024, b'a');
+    let mut client = server.select().await;
+    client.append("INBOX", &message).await;
+    let needle = format!("{}b", "a".repeat(60 * 1024));
+    let answer = client
+        .command(&format!("SEARCH BODY {{{}+}}\r\n{needle}", needle.len()))
+        .await;
+    assert!(answer.contains("* SEARCH\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_idle_session_is_small() {
+    let server = Server::new().await;
+    let (_ours, theirs) = tokio::io::duplex(64);
+    let peer = "127.0.0.1:1".parse().unwrap();
+    let connection = wire::Connection {
+        stream: Box::new(theirs),
+        peer,
+        secure: false,
+        tls: None,
+        plain_login: true,
+        shutdown: wire::Shutdown::never(),
+        permit: server.limiter.admit(peer.ip()).unwrap(),
+    };
+    let session = imap::serve(connection, server.context.clone());
+    assert!(size_of_val(&session) < 8 * 1024, "{}", size_of_val(&session));
+}
