@@ -206,7 +206,6 @@ pub(crate) struct Running {
     pub(crate) blobs: BlobStore,
     pub(crate) repairer: Repairer,
     pub(crate) store: MailStore,
-    pub(crate) log: SharedLog,
 }
 
 impl Running {
@@ -302,7 +301,7 @@ impl Site {
                 pool: Arc::clone(&pool),
                 engine: Arc::clone(&machine.index) as Arc<dyn KvEngine>,
                 rpc: Arc::clone(&rpc),
-                log: log.clone(),
+                log,
             },
         );
         let config = BlobConfig {
@@ -372,7 +371,6 @@ impl Site {
             repairer: Repairer::new(blobs.clone(), rpc, replicator),
             blobs,
             store,
-            log,
         };
         self.running.insert(node, running);
     }
