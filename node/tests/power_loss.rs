@@ -121,7 +121,7 @@ fn seeds() -> Vec<u64> {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     match number("POWER_LOSS_SEED") {
         Some(seed) => vec![seed],
-        None => (1..=number("POWER_LOSS_SEEDS").unwrap_or(3)).collect(),
+        None => (1..=number("POWER_LOSS_SEEDS").unwrap_or(2)).collect(),
     }
 }
 
