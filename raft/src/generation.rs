@@ -316,6 +316,81 @@ impl KvRead for GroupRows {
     }
 }
 
+/// One base of a replica as the index has it, without opening it: what is read is not trusted yet.
+pub(crate) struct StoredRows<'a> {
+    engine: &'a dyn KvRead,
+    prefix: [u8; 9],
+    live: u8,
+}
+
+impl<'a> StoredRows<'a> {
+    /// Every replica that the index knows, one after the other.
+    pub(crate) fn next(engine: &'a dyn KvRead, after: Option<&Self>) -> Result<Option<Self>, KvError> {
+        let from = after.map_or_else(Vec::new, |last| prefix_end(&last.prefix).unwrap_or_else(|| vec![0xFF]));
+        let mut first = None;
+        engine.scan(&from, &[0xFF], &mut |key, _| {
+            first = Some(key.to_vec());
+            false
+        })?;
+        let Some(first) = first else { return Ok(None) };
+        let prefix: [u8; 9] = first
+            .first_chunk()
+            .filter(|prefix| prefix.first() == Some(&KEY_VERSION))
+            .copied()
+            .ok_or_else(|| KvError::Damaged(format!("a key that cannot be: {first:02x?}")))?;
+        let mut rows = Self {
+            engine,
+            prefix,
+            live: 0,
+        };
+        rows.live = match rows.meta(META_BASE)?.as_deref() {
+            None => 0,
+            Some([base]) if *base < BASES => *base,
+            Some(other) => return Err(KvError::Damaged(format!("a live base that cannot be: {other:02x?}"))),
+        };
+        Ok(Some(rows))
+    }
+
+    /// What the adapter wrote with the rows last.
+    pub(crate) fn machine_row(&self) -> Result<Option<Vec<u8>>, KvError> {
+        self.meta(META_MACHINE)
+    }
+
+    /// Group and incarnation as they stand in the keys.
+    pub(crate) fn name(&self) -> &[u8] {
+        self.prefix.get(1..).unwrap_or_default()
+    }
+
+    fn meta(&self, which: u8) -> Result<Option<Vec<u8>>, KvError> {
+        self.engine.get(&[&self.prefix[..], &[SPACE_META, which]].concat())
+    }
+
+    fn rows(&self, key: &[u8]) -> Vec<u8> {
+        [&self.prefix[..], &[SPACE_ROWS | self.live], key].concat()
+    }
+}
+
+impl KvRead for StoredRows<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        self.engine.get(&self.rows(key))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
+        let length = self.rows(&[]).len();
+        self.engine.scan(&self.rows(from), &self.rows(to), &mut |key, value| {
+            key.get(length..).is_none_or(|logical| visit(logical, value))
+        })
+    }
+
+    fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
+        let length = self.rows(&[]).len();
+        self.engine
+            .scan_back(&self.rows(from), &self.rows(to), &mut |key, value| {
+                key.get(length..).is_none_or(|logical| visit(logical, value))
+            })
+    }
+}
+
 /// An older state that stays readable until this is dropped.
 pub(crate) struct Pin {
     rows: Arc<GroupRows>,
@@ -439,6 +514,15 @@ impl Install {
             batch.put(self.rows.key(SPACE_ROWS | self.base, key), value.as_slice());
         }
         self.rows.engine.write(&batch)
+    }
+
+    /// The digest of the state, as its rows say.
+    pub(crate) fn digest(&self) -> Result<state::digest::Digest, state::ReadError> {
+        state::digest::stored(&StoredRows {
+            engine: &*self.rows.engine,
+            prefix: self.rows.prefix,
+            live: self.base,
+        })
     }
 
     /// Makes the state the live one.

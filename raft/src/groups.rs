@@ -226,8 +226,16 @@ impl Groups {
         for group in groups {
             stop(&group).await;
         }
-        // What is lost of the index is made again from snapshots and log.
-        let _ = self.inner.checkpoint().await;
+        let engine = Arc::clone(&self.inner.dependencies.engine);
+        let closed = blocking::run(&*self.inner.dependencies.pool, move || {
+            engine
+                .close()
+                .map_err(|error| DiskError::new(DiskErrorKind::SyncFailed, "index", error.to_string()))
+        });
+        if let Err(error) = closed.await {
+            // What is lost of the index is made again from snapshots and log.
+            tracing::warn!(%error, "the index was not closed in order");
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use openraft::entry::RaftEntry;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use serde::{Deserialize, Serialize};
+use state::digest::Digest;
 use state::{Effect, Overlay};
 
 use crate::blocking;
@@ -25,7 +26,7 @@ use crate::replica::{DIGEST_INTERVAL, DigestAt, Replica};
 use crate::snapshot::{self, Header, RowReader, SnapshotFile, Writer};
 use crate::types::{Applied, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
-const ROW_VERSION: u8 = 1;
+const ROW_VERSION: u8 = 2;
 /// Octets of the adapter's row.
 const ROW_BYTES_MAX: u64 = 64 * 1024;
 /// Changed rows after which a batch is written.
@@ -41,14 +42,26 @@ type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotDat
 
 /// What stands beside the rows, in the same batch.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct MachineRow {
-    applied: Option<LogId>,
-    membership: StoredMembership,
+pub(crate) struct MachineRow {
+    pub(crate) applied: Option<LogId>,
+    pub(crate) membership: StoredMembership,
+    /// Of the rows that stand beside it: an index of which a power loss left a mixture is known by it.
+    pub(crate) digest: Digest,
 }
 
 pub(crate) struct Machine {
     replica: Arc<Replica>,
     row: MachineRow,
+}
+
+impl MachineRow {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, codec::CodecError> {
+        codec::decode(ROW_VERSION, bytes, ROW_BYTES_MAX)
+    }
+
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, codec::CodecError> {
+        codec::encode(ROW_VERSION, self, ROW_BYTES_MAX)
+    }
 }
 
 /// One entry that stands in the overlay and is not written yet.
@@ -63,7 +76,7 @@ impl Machine {
     /// [`KvError::Damaged`] when the adapter's row does not decode.
     pub(crate) fn open(replica: Arc<Replica>) -> Result<Self, KvError> {
         let row = match replica.rows.machine_row()? {
-            Some(bytes) => codec::decode(ROW_VERSION, &bytes, ROW_BYTES_MAX)
+            Some(bytes) => MachineRow::decode(&bytes)
                 .map_err(|error| KvError::Damaged(format!("group {}: {error}", replica.group)))?,
             None => MachineRow::default(),
         };
@@ -112,11 +125,12 @@ impl Machine {
     }
 
     /// Writes what the overlay holds and answers those who wait for it.
-    async fn write(&self, overlay: Overlay<'_>, waiting: &mut Vec<Waiting>) -> io::Result<()> {
+    async fn write(&mut self, overlay: Overlay<'_>, waiting: &mut Vec<Waiting>) -> io::Result<()> {
         if waiting.is_empty() {
             return Ok(());
         }
-        let row = encode_row(&self.row)?;
+        self.row.digest = state::digest::stored(&overlay).map_err(io::Error::other)?;
+        let row = self.row.encode().map_err(io::Error::other)?;
         if let Err(error) = self.replica.rows.write(&overlay.into_batch(), &row).await {
             self.replica.close(&format!("index: {error}"));
             return Err(io::Error::other(error));
@@ -244,8 +258,10 @@ impl Machine {
         let row = MachineRow {
             applied: meta.last_log_id,
             membership: meta.last_membership.clone(),
+            digest: install.digest().map_err(io::Error::other)?,
         };
-        install.finish(&encode_row(&row)?).await.map_err(io::Error::other)?;
+        let encoded = row.encode().map_err(io::Error::other)?;
+        install.finish(&encoded).await.map_err(io::Error::other)?;
         self.row = row;
         keep_snapshot(&self.replica, file).await.map_err(io::Error::other)?;
         self.tell_applied();
@@ -343,8 +359,4 @@ async fn keep_snapshot(replica: &Arc<Replica>, file: SnapshotFile) -> Result<(),
         _ => disk.sync_dir(snapshot::DIRECTORY),
     })
     .await
-}
-
-fn encode_row(row: &MachineRow) -> io::Result<Vec<u8>> {
-    codec::encode(ROW_VERSION, row, ROW_BYTES_MAX).map_err(io::Error::other)
 }

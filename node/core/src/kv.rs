@@ -39,6 +39,14 @@ pub trait KvEngine: KvRead + 'static {
     /// [`KvError`]; the engine must not be used further.
     fn checkpoint(&self) -> Result<(), KvError>;
 
+    /// A checkpoint after which nothing is written any more: what an orderly stop ends with.
+    ///
+    /// # Errors
+    /// [`KvError`]; what is stored is then as after a crash.
+    fn close(&self) -> Result<(), KvError> {
+        self.checkpoint()
+    }
+
     /// About how many bytes the engine occupies on disk.
     ///
     /// # Errors
