@@ -3,12 +3,17 @@
 //! What can be refused is refused before the client sends its message. A message that does not come to its end leaves
 //! nothing behind.
 
+use std::time::Duration;
+
+use core_types::limits::{SMTP_DATA_RATE_MIN, SMTP_DATA_RATE_WINDOW};
 use core_types::{Flags, MailboxGuid, UnixMillis};
 use imap_proto::command::Append;
 use imap_proto::date::DateTime;
 use imap_proto::{Code, Refusal, Status, Tag};
 use mailstore::{AccountMail, Ingest};
+use tokio::time::Instant;
 
+use crate::client::{Client, Read};
 use crate::errors::{Answer, End, Failure};
 use crate::selected::Telling;
 use crate::session::{Session, UnderWay};
@@ -21,6 +26,35 @@ pub(crate) struct Appending {
     flags: Flags,
     date: Option<UnixMillis>,
     ingest: Ingest,
+    pub(crate) pace: Pace,
+}
+
+/// How fast a message comes in. Only the time in which we wait for the client counts.
+#[derive(Default)]
+pub(crate) struct Pace {
+    octets: u64,
+    waited: Duration,
+}
+
+impl Pace {
+    /// What the client sends next of a message; `None` when nothing came for a while, but what came before was enough.
+    pub(crate) async fn read(&mut self, client: &mut Client) -> Result<Option<Vec<u8>>, End> {
+        let began = Instant::now();
+        let deadline = began + SMTP_DATA_RATE_WINDOW.saturating_sub(self.waited);
+        let octets = match client.read(APPEND_READ_BYTES, deadline).await? {
+            Read::Octets(octets) => Some(octets),
+            Read::Late => None,
+        };
+        self.octets += octets.as_ref().map_or(0, |octets| octets.len() as u64);
+        self.waited += began.elapsed();
+        if self.waited >= SMTP_DATA_RATE_WINDOW {
+            if self.octets < SMTP_DATA_RATE_MIN * SMTP_DATA_RATE_WINDOW.as_secs() {
+                return Err(End::Bye("The message comes in too slowly"));
+            }
+            *self = Self::default();
+        }
+        Ok(octets)
+    }
 }
 
 impl Session {
@@ -66,6 +100,7 @@ impl Session {
             flags,
             date: date.map(unix_millis),
             ingest,
+            pace: Pace::default(),
         })
     }
 
@@ -139,3 +174,6 @@ impl Session {
 fn unix_millis(date: DateTime) -> UnixMillis {
     UnixMillis(u64::try_from(date.unix_seconds()).unwrap_or(0).saturating_mul(1000))
 }
+
+/// Octets of a message that are read at once.
+const APPEND_READ_BYTES: usize = 64 * 1024;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use core_types::limits::IMAP_READ_AHEAD_BYTES_MAX;
 use core_types::{Flags, Uid};
-use imap_proto::{Encoder, FetchEncoder, Tag};
+use imap_proto::{Code, Encoder, FetchEncoder, Tag};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 use wire::{BoxStream, Output, Shutdown};
@@ -126,11 +126,11 @@ impl Client {
         Ok(self.output.flush(&mut self.stream).await?)
     }
 
-    /// The last words: not waited for as long as others.
-    pub(crate) async fn close(&mut self, text: Option<&str>) {
+    /// The last words, of BYE: not waited for as long as others.
+    pub(crate) async fn close(&mut self, bye: Option<(Option<Code>, &str)>) {
         let last = async {
-            if let Some(text) = text {
-                self.say(|encoder| encoder.untagged(imap_proto::Status::Bye, None, text))
+            if let Some((code, text)) = bye {
+                self.say(|encoder| encoder.untagged(imap_proto::Status::Bye, code.as_ref(), text))
                     .await?;
             }
             self.flush().await

@@ -27,6 +27,8 @@ pub(crate) enum End {
     Logout,
     /// Say BYE with this text.
     Bye(&'static str),
+    /// Say BYE, since the client was silent for too long after login.
+    Inactive,
     /// Close without a word: what was being said cannot be finished.
     Abort(&'static str),
 }
@@ -48,6 +50,7 @@ impl fmt::Display for End {
             Self::Gone => f.write_str("the client is gone"),
             Self::Output(error) => error.fmt(f),
             Self::Logout => f.write_str("over"),
+            Self::Inactive => f.write_str("idle for too long"),
             Self::Bye(reason) | Self::Abort(reason) => f.write_str(reason),
         }
     }

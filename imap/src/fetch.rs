@@ -6,7 +6,7 @@
 
 mod structure;
 
-use core_types::limits::{HEADER_BLOCK_BYTES_MAX, IMAP_FETCH_FAILURES_MAX};
+use core_types::limits::{HEADER_BLOCK_BYTES_MAX, IMAP_FETCH_FAILURES_MAX, OUTPUT_BUFFER_BYTES};
 use core_types::{Flags, MessageGuid, Uid};
 use imap_proto::command::{FetchItem, Section, SectionText};
 use imap_proto::{Code, FetchEncoder, SequenceSet};
@@ -192,6 +192,7 @@ async fn fetch_message(
             }
             written => written?,
         }
+        response.send_if_large().await?;
     }
     let Response { client, mut out, .. } = response;
     FetchEncoder::resume(&mut out).finish();
@@ -215,6 +216,17 @@ impl Response<'_> {
         } else {
             FetchEncoder::resume(&mut self.out)
         }
+    }
+
+    /// Items do not gather: each may be as large as a header.
+    async fn send_if_large(&mut self) -> Result<(), End> {
+        if self.out.len() <= OUTPUT_BUFFER_BYTES {
+            return Ok(());
+        }
+        self.client.send(&self.out).await?;
+        self.out = Vec::new();
+        self.sent = true;
+        self.client.pause().await
     }
 
     async fn write_item(

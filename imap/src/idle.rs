@@ -3,7 +3,10 @@
 //! A client that does not read is waited for, and while it is, changes are not even looked at: afterwards many of them are
 //! one.
 
+use std::time::Duration;
+
 use imap_proto::Tag;
+use tokio::time::Instant;
 
 use crate::errors::{Answer, End, Failure};
 use crate::selected::{Expected, Telling};
@@ -26,11 +29,15 @@ impl Session {
 
     /// The selected mailbox of an idle session changed.
     pub(crate) async fn push_changes(&mut self) -> Result<(), End> {
+        self.look_again = None;
         if let Ok((_, mail, mailbox)) = self.selected() {
             match mailbox.pull(mail, &Expected::new()).await {
                 Err(Failure::End(end)) => return Err(end),
-                // It cannot be read now; DONE looks again.
-                Err(_) => return Ok(()),
+                Err(_) => {
+                    // The change that woke us is not told a second time.
+                    self.look_again = Some(Instant::now() + RETRY_PAUSE);
+                    return Ok(());
+                }
                 Ok(()) => {}
             }
         }
@@ -41,6 +48,7 @@ impl Session {
         let UnderWay::Idle(tag) = std::mem::replace(&mut self.under_way, UnderWay::Nothing) else {
             return Ok(());
         };
+        self.look_again = None;
         if let Ok((_, _, mailbox)) = self.selected() {
             mailbox.watch.note_change();
         }
@@ -53,3 +61,6 @@ const TELLING: Telling = Telling {
     expunge: true,
     uid: false,
 };
+
+/// How long an idle session waits before it looks again for changes that could not be read.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);

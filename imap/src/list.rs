@@ -54,7 +54,8 @@ impl Session {
     pub(crate) async fn lsub(&mut self, pattern: &ListPattern) -> Result<Answer, Failure> {
         let mail = self.mail()?;
         for (name, known) in known_names(&mail).await? {
-            if !(known.subscribed || known.child_subscribed) || !pattern.matches(&name) {
+            let shown = known.subscribed || (known.child_subscribed && pattern.ends_with_level());
+            if !shown || !pattern.matches(&name) {
                 continue;
             }
             let attributes = ListAttributes {

@@ -23,7 +23,7 @@ use facts::{Facts, Query};
 impl Session {
     pub(crate) async fn search(&mut self, uid: bool, key: SearchKey) -> Result<Answer, Failure> {
         let (client, mail, mailbox) = self.selected()?;
-        let query = Query::of(key, &mailbox.view).map_err(|_| Answer::bad("There is no message of that number"))?;
+        let query = Query::of(key, &mailbox.view).map_err(Answer::from)?;
         let mut found: Vec<u32> = Vec::new();
         let exists = mailbox.view.exists();
         let mut start = 1;
@@ -96,7 +96,13 @@ async fn look_closer(
     let bytes = mail.open(row).await?;
     client.pause().await?;
     let header = header_range(&structure);
-    facts.set_header(&bytes.read_all(header).await?);
+    let header = bytes.read_all(header).await?;
+    let mut finder = query.find_in_header(&header);
+    while finder.step() {
+        client.pause().await?;
+    }
+    facts.set_header(finder.into_found());
+    drop(header);
     if let Some(matches) = query.test(facts) {
         return Ok(Some(matches));
     }

@@ -41,7 +41,8 @@ pub(crate) struct Telling {
 }
 
 impl Mailbox {
-    /// Opens a mailbox for a session, with its row afterwards; `None` when there is none of that row any more.
+    /// Opens a mailbox for a session, with its row afterwards, whose `uid_next` is one that fits the view; `None` when
+    /// there is none of that row any more.
     pub(crate) async fn open(
         mail: &AccountMail,
         row: &MailboxRow,
@@ -59,9 +60,13 @@ impl Mailbox {
             messages.extend(page.into_iter().map(shown));
             tokio::task::yield_now().await;
         }
-        let Some(after) = mail.mailbox(row.guid).await? else {
+        let Some(mut after) = mail.mailbox(row.guid).await? else {
             return Ok(None);
         };
+        if after.uid_validity != row.uid_validity {
+            return Err(cannot_show());
+        }
+        after.uid_next = uid_next(row, messages.last());
         let view = SessionView::new(messages, recent_from).map_err(|_| cannot_show())?;
         let mailbox = Self {
             guid: row.guid,
@@ -226,6 +231,13 @@ impl Mailbox {
     }
 }
 
+/// The UIDNEXT to announce with a view (rule U2): a message below it is in the view or is gone. What came after the last
+/// page was read has a UID at or above it, and is told later.
+fn uid_next(before: &MailboxRow, last: Option<&Message>) -> Uid {
+    let behind = last.map_or(Uid(0), |last| Uid(last.uid.0.saturating_add(1)));
+    before.uid_next.max(behind)
+}
+
 /// A row as the view wants it.
 pub(crate) fn shown(row: MessageRow) -> Message {
     Message {
@@ -243,3 +255,37 @@ fn cannot_show() -> Failure {
 
 /// Rows that are read at once. Cost: some 300 octets each.
 const PAGE: usize = 2000;
+
+#[cfg(test)]
+mod tests {
+    use core_types::MessageGuid;
+    use mailstore::testing::TestStore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_next_uid_that_is_announced_fits_the_messages_that_are_counted() {
+        let message = |uid| Message {
+            uid: Uid(uid),
+            guid: MessageGuid([1; 16]),
+            flags: Flags::default(),
+            modseq: ModSeq(1),
+        };
+        let test = TestStore::new(1).await;
+        let account = &test.accounts[0];
+        let mail = test.store.account(account);
+        let inbox = core_types::MailboxName::parse("INBOX").unwrap();
+        let before = mail.mailbox_by_name(&inbox).await.unwrap().unwrap();
+        assert_eq!(uid_next(&before, None), before.uid_next);
+        test.deliver(account, b"Subject: x\r\n\r\nx\r\n").await;
+        // It came after the row was read and before the messages were.
+        let (mailbox, after) = Mailbox::open(&mail, &before, false, Uid(0)).await.unwrap().unwrap();
+        assert_eq!((mailbox.view.exists(), after.uid_next), (1, Uid(2)));
+        // It came after the messages were read: it is not counted, and so not below UIDNEXT.
+        assert_eq!(uid_next(&before, None), Uid(1));
+        // The last one went.
+        let row = mail.mailbox_by_name(&inbox).await.unwrap().unwrap();
+        assert_eq!(uid_next(&row, None), Uid(2));
+        assert_eq!(uid_next(&before, Some(&message(9))), Uid(10));
+    }
+}

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use core_types::limits::{IMAP_ERRORS_BEFORE_LOGIN_MAX, IMAP_IDLE_TIMEOUT, IMAP_LOGIN_TIMEOUT};
+use core_types::limits::{IMAP_ERRORS_BEFORE_LOGIN_MAX, IMAP_IDLE_TIMEOUT, IMAP_LOGIN_TIME_MAX, IMAP_LOGIN_TIMEOUT};
 use imap_proto::{Code, CommandReader, Event, Status, Tag};
 use mailstore::AccountMail;
 use tokio::time::Instant;
@@ -33,6 +33,10 @@ pub(crate) struct Session {
     errors: u32,
     pub(crate) under_way: UnderWay,
     deadline: Instant,
+    /// When an idle session looks again for changes that could not be read.
+    pub(crate) look_again: Option<Instant>,
+    /// When it has to be logged in.
+    login_deadline: Instant,
     _permit: Permit,
 }
 
@@ -75,6 +79,8 @@ impl Session {
             errors: 0,
             under_way: UnderWay::Nothing,
             deadline: Instant::now() + IMAP_LOGIN_TIMEOUT,
+            look_again: None,
+            login_deadline: Instant::now() + IMAP_LOGIN_TIME_MAX,
             _permit: permit,
         }
     }
@@ -86,7 +92,12 @@ impl Session {
             Err(end) => end,
         };
         match &end {
-            End::Bye(text) => self.client.close(Some(text)).await,
+            End::Bye(text) => self.client.close(Some((None, text))).await,
+            End::Inactive => {
+                self.client
+                    .close(Some((Some(Code::Inactive), "Idle for too long")))
+                    .await
+            }
             End::Logout => self.client.close(None).await,
             End::Gone | End::Output(_) | End::Abort(_) => {}
         }
@@ -116,28 +127,37 @@ impl Session {
         }
     }
 
-    /// What the client sends; `None` after a change of an idle session's mailbox was told.
+    /// What the client sends; `None` after a change of an idle session's mailbox was told, or while a message comes in.
     async fn next_octets(&mut self) -> Result<Option<Vec<u8>>, End> {
-        let size_max = match self.under_way {
-            UnderWay::Append(_) => APPEND_READ_BYTES,
-            _ => READ_BYTES,
-        };
+        if let UnderWay::Append(appending) = &mut self.under_way {
+            return appending.pace.read(&mut self.client).await;
+        }
+        let mut deadline = self.deadline;
+        if self.login.is_none() {
+            // Also for whoever is never silent.
+            if Instant::now() >= self.login_deadline {
+                return Err(TOO_SLOW_TO_LOG_IN);
+            }
+            deadline = deadline.min(self.login_deadline);
+        }
         let watch = match (&self.under_way, &mut self.login) {
             (UnderWay::Idle(_), Some(login)) => login.mailbox.as_mut().map(|mailbox| &mut mailbox.watch),
             _ => None,
         };
+        let look_again = self.look_again;
         let changed = async {
-            match watch {
-                Some(watch) => watch.changed().await,
-                None => std::future::pending().await,
+            match (watch, look_again) {
+                (Some(_), Some(at)) => tokio::time::sleep_until(at).await,
+                (Some(watch), None) => watch.changed().await,
+                (None, _) => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
-            read = self.client.read(size_max, self.deadline) => match read? {
+            read = self.client.read(READ_BYTES, deadline) => match read? {
                 Read::Octets(octets) => Ok(Some(octets)),
-                Read::Late if self.login.is_none() => Err(End::Bye("Too slow to log in")),
-                Read::Late => Err(End::Bye("Idle for too long")),
+                Read::Late if self.login.is_none() => Err(TOO_SLOW_TO_LOG_IN),
+                Read::Late => Err(End::Inactive),
             },
             () = changed => {
                 Box::pin(self.push_changes()).await?;
@@ -235,5 +255,5 @@ impl Session {
 
 /// Octets that are read at once. Cost: this much for each idle session.
 const READ_BYTES: usize = 1024;
-/// The same while a message is coming in.
-const APPEND_READ_BYTES: usize = 64 * 1024;
+
+const TOO_SLOW_TO_LOG_IN: End = End::Bye("Too slow to log in");

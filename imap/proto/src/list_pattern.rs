@@ -63,6 +63,12 @@ impl ListPattern {
         self.reference_only
     }
 
+    /// Whether it ends with `%`: then LSUB shows names that have something subscribed below them (RFC 3501 6.3.9).
+    #[must_use]
+    pub fn ends_with_level(&self) -> bool {
+        self.tokens.last() == Some(&Token::Level)
+    }
+
     /// The whole pattern if it has no wildcard and can be a name: at most that one mailbox matches.
     #[must_use]
     pub fn as_name(&self) -> Option<MailboxName> {

@@ -5,21 +5,49 @@
 
 use std::ops::Range;
 
+use core_types::limits::IMAP_SEARCH_STRINGS_MAX;
 use core_types::{Flags, Keyword};
-use imap_proto::SessionView;
 use imap_proto::command::{EnvelopeField, SearchKey};
 use imap_proto::date::Date;
 use imap_proto::view::{NoSuchMessage, Shown};
+use imap_proto::{Code, SessionView};
 use state::rows::MessageRow;
+
+use crate::errors::Answer;
 
 /// A search, ready to be asked of many messages.
 pub(super) struct Query {
     test: Test,
-    /// What is looked for in texts, in lower case.
-    needles: Vec<String>,
+    strings: Strings,
 }
 
-/// One key. Needles are numbers of `Query::needles`.
+/// What is looked for in a message's bytes, all in lower case.
+#[derive(Default)]
+struct Strings {
+    /// In texts.
+    needles: Vec<String>,
+    /// In the header.
+    fields: Vec<FieldKey>,
+    /// How many there are, with those for the envelope.
+    count: usize,
+}
+
+/// What is looked for in a header's fields.
+struct FieldKey {
+    /// The field; `None` for any, with its name.
+    name: Option<String>,
+    needle: String,
+}
+
+/// Why a search cannot be asked.
+pub(super) enum QueryError {
+    /// A sequence number denotes no message.
+    NoSuchMessage,
+    /// Over [`IMAP_SEARCH_STRINGS_MAX`].
+    TooManyStrings,
+}
+
+/// One key. Needles are numbers of `Strings::needles`, fields of `Strings::fields`.
 enum Test {
     All,
     And(Vec<Self>),
@@ -36,9 +64,8 @@ enum Test {
     Larger(u64),
     Smaller(u64),
     Envelope(EnvelopeField, String),
-    Header(String, String),
+    Field(usize),
     Body(usize),
-    Text(usize, String),
 }
 
 /// Days since 1970, and on which side of them.
@@ -54,8 +81,8 @@ pub(super) struct Facts<'a> {
     /// Size and day of arrival.
     row: Option<(u64, i64)>,
     envelope: Option<EnvelopeFacts>,
-    /// Fields with their names, all in lower case.
-    header: Option<Vec<(String, String)>>,
+    /// For each of the query's fields whether the header has it.
+    header: Option<Vec<bool>>,
     /// For each needle whether a text has it.
     texts: Option<Vec<bool>>,
 }
@@ -72,15 +99,26 @@ struct EnvelopeFacts {
 
 impl Query {
     /// # Errors
-    /// [`NoSuchMessage`] for a sequence number that denotes none.
-    pub(super) fn of(key: SearchKey, view: &SessionView) -> Result<Self, NoSuchMessage> {
-        let mut needles = Vec::new();
-        let test = compile(key, view, &mut needles)?;
-        Ok(Self { test, needles })
+    /// [`QueryError`].
+    pub(super) fn of(key: SearchKey, view: &SessionView) -> Result<Self, QueryError> {
+        let mut strings = Strings::default();
+        let test = compile(key, view, &mut strings)?;
+        Ok(Self { test, strings })
     }
 
     pub(super) fn needles(&self) -> &[String] {
-        &self.needles
+        &self.strings.needles
+    }
+
+    /// Begins to look through a header.
+    pub(super) fn find_in_header<'a>(&'a self, header: &'a [u8]) -> HeaderFinder<'a> {
+        let keys = &self.strings.fields;
+        HeaderFinder {
+            keys,
+            found: vec![false; keys.len()],
+            fields: mime::fields(header),
+            current: None,
+        }
     }
 
     pub(super) fn test(&self, facts: &Facts<'_>) -> Option<bool> {
@@ -88,24 +126,130 @@ impl Query {
     }
 }
 
+impl Strings {
+    fn count(&mut self) -> Result<(), QueryError> {
+        self.count += 1;
+        if self.count > IMAP_SEARCH_STRINGS_MAX {
+            return Err(QueryError::TooManyStrings);
+        }
+        Ok(())
+    }
+
+    fn needle(&mut self, text: &str) -> Test {
+        self.needles.push(text.to_lowercase());
+        Test::Body(self.needles.len() - 1)
+    }
+
+    fn field(&mut self, name: Option<String>, text: &str) -> Test {
+        let needle = text.to_lowercase();
+        self.fields.push(FieldKey { name, needle });
+        Test::Field(self.fields.len() - 1)
+    }
+}
+
+impl From<NoSuchMessage> for QueryError {
+    fn from(_: NoSuchMessage) -> Self {
+        Self::NoSuchMessage
+    }
+}
+
+impl From<QueryError> for Answer {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::NoSuchMessage => Self::bad("There is no message of that number"),
+            QueryError::TooManyStrings => Self::no(Code::Limit, "Too many strings in one SEARCH"),
+        }
+    }
+}
+
+/// Looks for a query's fields in a header, some at a time: a header may be of one field that is large, or of millions.
+pub(super) struct HeaderFinder<'a> {
+    keys: &'a [FieldKey],
+    found: Vec<bool>,
+    fields: mime::Fields<'a>,
+    current: Option<CurrentField<'a>>,
+}
+
+/// A field that is looked at.
+struct CurrentField<'a> {
+    field: mime::Field<'a>,
+    /// The next key.
+    key: usize,
+    /// See [`whole_field`]: made once, and only if a key looks at it.
+    text: Option<(String, usize)>,
+}
+
+impl HeaderFinder<'_> {
+    /// Goes on for a while; whether there is more to be done.
+    pub(super) fn step(&mut self) -> bool {
+        let mut work = 0_usize;
+        while work < HEADER_STEP_WORK {
+            let Some(current) = &mut self.current else {
+                let next = self.fields.next().filter(|_| self.found.contains(&false));
+                let Some(field) = next else { return false };
+                work = work.saturating_add(field.raw.len()).saturating_add(HEADER_FIELD_WORK);
+                let (key, text) = (0, None);
+                self.current = Some(CurrentField { field, key, text });
+                continue;
+            };
+            let (Some(key), Some(found)) = (self.keys.get(current.key), self.found.get_mut(current.key)) else {
+                self.current = None;
+                continue;
+            };
+            current.key += 1;
+            let named = key.name.as_deref();
+            let name = current.field.name;
+            if *found || named.is_some_and(|named| !named.as_bytes().eq_ignore_ascii_case(name)) {
+                work = work.saturating_add(1);
+                continue;
+            }
+            let (line, value_at) = current.text.get_or_insert_with(|| whole_field(&current.field));
+            let looked_at = if named.is_some() {
+                line.get(*value_at..)
+            } else {
+                Some(line.as_str())
+            };
+            *found = looked_at.unwrap_or_default().contains(&key.needle);
+            work = work.saturating_add(line.len());
+        }
+        true
+    }
+
+    pub(super) fn into_found(self) -> Vec<bool> {
+        self.found
+    }
+}
+
+/// A field as it is searched, and where its value begins in that.
+fn whole_field(field: &mime::Field<'_>) -> (String, usize) {
+    let mut line = String::from_utf8_lossy(field.name).to_lowercase();
+    if !line.is_empty() {
+        line.push_str(": ");
+    }
+    let value_at = line.len();
+    line.push_str(&decoded(field.value));
+    (line, value_at)
+}
+
 /// The depth of a key is bounded by its parser.
-fn compile(key: SearchKey, view: &SessionView, needles: &mut Vec<String>) -> Result<Test, NoSuchMessage> {
-    let mut needle = |text: &str| {
-        needles.push(text.to_lowercase());
-        needles.len() - 1
-    };
+fn compile(key: SearchKey, view: &SessionView, strings: &mut Strings) -> Result<Test, QueryError> {
+    if let SearchKey::Envelope(..) | SearchKey::Header(..) | SearchKey::Body(_) | SearchKey::Text(_) = key {
+        strings.count()?;
+    }
     Ok(match key {
         SearchKey::All => Test::All,
         SearchKey::And(keys) => Test::And(
             keys.into_iter()
-                .map(|key| compile(key, view, needles))
+                .map(|key| compile(key, view, strings))
                 .collect::<Result<_, _>>()?,
         ),
-        SearchKey::Not(key) => Test::Not(Box::new(compile(*key, view, needles)?)),
+        SearchKey::Not(key) => Test::Not(Box::new(compile(*key, view, strings)?)),
         SearchKey::Or(one, other) => Test::Or(
-            Box::new(compile(*one, view, needles)?),
-            Box::new(compile(*other, view, needles)?),
+            Box::new(compile(*one, view, strings)?),
+            Box::new(compile(*other, view, strings)?),
         ),
+        // RFC 3501 6.4.4 asks what matches: of no messages, none.
+        SearchKey::Sequence(_) if view.exists() == 0 => Test::Numbers(Vec::new()),
         SearchKey::Sequence(set) => Test::Numbers(view.select(&set, false)?),
         SearchKey::Uid(set) => Test::Numbers(view.select(&set, true)?),
         SearchKey::Flag(bits) => Test::System(bits),
@@ -124,9 +268,12 @@ fn compile(key: SearchKey, view: &SessionView, needles: &mut Vec<String>) -> Res
         SearchKey::Larger(size) => Test::Larger(u64::from(size)),
         SearchKey::Smaller(size) => Test::Smaller(u64::from(size)),
         SearchKey::Envelope(field, text) => Test::Envelope(field, text.to_lowercase()),
-        SearchKey::Header(name, text) => Test::Header(name.to_lowercase(), text.to_lowercase()),
-        SearchKey::Body(text) => Test::Body(needle(&text)),
-        SearchKey::Text(text) => Test::Text(needle(&text), text.to_lowercase()),
+        SearchKey::Header(name, text) => strings.field(Some(name), &text),
+        SearchKey::Body(text) => strings.needle(&text),
+        SearchKey::Text(text) => {
+            let in_header = strings.field(None, &text);
+            Test::Or(Box::new(in_header), Box::new(strings.needle(&text)))
+        }
     })
 }
 
@@ -159,25 +306,16 @@ impl Test {
             Self::Larger(size) => facts.row.map(|(octets, _)| octets > *size),
             Self::Smaller(size) => facts.row.map(|(octets, _)| octets < *size),
             Self::Sent(days) => {
-                let envelope = facts.envelope.as_ref()?;
-                Some(envelope.sent_day.is_some_and(|day| days.hold(day)))
+                // Without a date that makes sense, the day of arrival is as good as it gets.
+                let day = match facts.envelope.as_ref()?.sent_day {
+                    Some(day) => day,
+                    None => facts.row?.1,
+                };
+                Some(days.hold(day))
             }
             Self::Envelope(field, needle) => Some(facts.envelope.as_ref()?.field(*field).contains(needle)),
-            Self::Header(name, needle) => {
-                let mut fields = facts.header.as_ref()?.iter();
-                Some(fields.any(|(field, value)| field == name && value.contains(needle)))
-            }
-            Self::Body(needle) => facts.text_has(*needle),
-            Self::Text(needle, text) => {
-                let header = facts.header.as_ref()?;
-                if header
-                    .iter()
-                    .any(|(name, value)| value.contains(text) || format!("{name}: {value}").contains(text))
-                {
-                    return Some(true);
-                }
-                facts.text_has(*needle)
-            }
+            Self::Field(field) => facts.header.as_ref()?.get(*field).copied(),
+            Self::Body(needle) => facts.texts.as_ref()?.get(*needle).copied(),
         }
     }
 }
@@ -224,20 +362,12 @@ impl<'a> Facts<'a> {
         self.envelope = Some(envelope.map(EnvelopeFacts::of).unwrap_or_default());
     }
 
-    pub(super) fn set_header(&mut self, header: &[u8]) {
-        let fields = mime::fields(header).map(|field| {
-            let name = String::from_utf8_lossy(field.name).trim().to_lowercase();
-            (name, decoded(field.value))
-        });
-        self.header = Some(fields.collect());
+    pub(super) fn set_header(&mut self, found: Vec<bool>) {
+        self.header = Some(found);
     }
 
     pub(super) fn set_texts(&mut self, found: Vec<bool>) {
         self.texts = Some(found);
-    }
-
-    fn text_has(&self, needle: usize) -> Option<bool> {
-        self.texts.as_ref()?.get(needle).copied()
     }
 }
 
@@ -291,6 +421,11 @@ fn address_text(address: &mime::Address) -> String {
         mime::Address::GroupEnd => String::new(),
     }
 }
+
+/// What is looked at of a header before others run, in octets.
+const HEADER_STEP_WORK: usize = 256 * 1024;
+/// What a field costs besides its octets.
+const HEADER_FIELD_WORK: usize = 64;
 
 /// The day of a moment in a zone, in days since 1970.
 fn day_of(millis: u64, zone_minutes: i64) -> i64 {
@@ -355,14 +490,46 @@ mod tests {
     #[test]
     fn header_fields_are_found_decoded_and_in_any_case() {
         let header = b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nX-Empty:\r\n\r\n";
-        let ask = |name: &str, text: &str| {
-            ask(SearchKey::Header(name.to_owned(), text.to_owned()), 1, |facts| {
-                facts.set_header(header);
-            })
-        };
+        let ask = |name: &str, text: &str| ask_header(SearchKey::Header(name.to_owned(), text.to_owned()), header).0;
+        let text = |text: &str| ask_header(SearchKey::Text(text.to_owned()), header).0;
+        assert_eq!(text("subject: GRÜ"), Some(true));
+        assert_eq!(text("x-none"), None, "the texts may have it");
         assert_eq!(ask("SUBJECT", "GRÜ"), Some(true));
         assert_eq!(ask("X-Empty", ""), Some(true));
         assert_eq!(ask("X-None", ""), Some(false));
+    }
+
+    fn ask_header(key: SearchKey, header: &[u8]) -> (Option<bool>, usize) {
+        let view = view();
+        let query = Query::of(key, &view).ok().unwrap();
+        let mut finder = query.find_in_header(header);
+        let mut steps = 1;
+        while finder.step() {
+            steps += 1;
+        }
+        let found = finder.into_found();
+        let mut facts = Facts::of(view.by_sequence_number(1).unwrap());
+        facts.set_header(found);
+        (query.test(&facts), steps)
+    }
+
+    #[test]
+    fn a_large_header_is_searched_in_steps() {
+        let header = [b"a:\n".repeat(100_000).as_slice(), b"Last: needle\n\n"].concat();
+        let (found, steps) = ask_header(SearchKey::Header("last".to_owned(), "Needle".to_owned()), &header);
+        assert_eq!(found, Some(true));
+        assert!(steps > 10, "{steps}");
+    }
+
+    #[test]
+    fn a_search_looks_for_few_strings() {
+        let keys = |count: usize| {
+            let one = |at| SearchKey::Header("x".to_owned(), format!("{at}"));
+            SearchKey::And((0..count).map(one).collect())
+        };
+        assert!(Query::of(keys(IMAP_SEARCH_STRINGS_MAX), &view()).is_ok());
+        let refused = Query::of(keys(IMAP_SEARCH_STRINGS_MAX + 1), &view());
+        assert!(matches!(refused, Err(QueryError::TooManyStrings)));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(super) async fn find_in_texts(
                 break;
             }
             start += piece.len() as u64;
-            finder.feed(&piece, part, start >= part.end);
+            finder.feed(&piece, part, start >= part.end).await;
             client.pause().await?;
         }
         if finder.is_done() {
@@ -68,7 +68,7 @@ impl<'a> Finder<'a> {
         self.tail.clear();
     }
 
-    fn feed(&mut self, piece: &[u8], part: &Part, last: bool) {
+    async fn feed(&mut self, piece: &[u8], part: &Part, last: bool) {
         self.rest.extend_from_slice(piece);
         if part.encoding == Encoding::Base64 {
             // Groups of four are decoded by themselves, wherever lines end.
@@ -90,8 +90,14 @@ impl<'a> Finder<'a> {
         let decoded = mime::decode_body(&window, &part.encoding, part.charset());
         let mut text = std::mem::take(&mut self.tail);
         text.push_str(&decoded.to_lowercase());
-        for (needle, found) in self.needles.iter().zip(&mut self.found) {
-            *found = *found || text.contains(needle.as_str());
+        for (at, (needle, found)) in self.needles.iter().zip(&mut self.found).enumerate() {
+            if *found {
+                continue;
+            }
+            *found = text.contains(needle.as_str());
+            if at % NEEDLES_AT_ONCE == NEEDLES_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
         }
         let mut keep = text.len().saturating_sub(self.needle_bytes_max);
         while !text.is_char_boundary(keep) {
@@ -101,11 +107,14 @@ impl<'a> Finder<'a> {
     }
 }
 
+/// Needles that are looked for in a window before others run.
+const NEEDLES_AT_ONCE: usize = 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn find(message: &[u8], step: usize, needles: &[&str]) -> Vec<bool> {
+    async fn find(message: &[u8], step: usize, needles: &[&str]) -> Vec<bool> {
         let mut scanner = mime::Scanner::new();
         scanner.feed(message);
         let structure = scanner.finish();
@@ -116,20 +125,20 @@ mod tests {
             let body = &message[usize::try_from(part.body_start).unwrap()..usize::try_from(part.end).unwrap()];
             let count = body.chunks(step).count();
             for (at, piece) in body.chunks(step).enumerate() {
-                finder.feed(piece, part, at + 1 == count);
+                finder.feed(piece, part, at + 1 == count).await;
             }
         }
         finder.found
     }
 
-    #[test]
-    fn a_string_is_found_wherever_the_windows_end() {
+    #[tokio::test]
+    async fn a_string_is_found_wherever_the_windows_end() {
         let plain = b"Subject: x\r\n\r\nline one\r\nline TWO needle here\r\nend\r\n";
         let base64 = b"Content-Transfer-Encoding: base64\r\n\r\nbGluZSBvbmUNCmxpbmUg\r\nVFdPIG5lZWRsZSBoZXJl\r\n";
         for step in [1, 2, 3, 5, 7, 1000] {
             for message in [plain.as_slice(), base64.as_slice()] {
                 assert_eq!(
-                    find(message, step, &["two needle", "missing", "line one"]),
+                    find(message, step, &["two needle", "missing", "line one"]).await,
                     [true, false, true],
                     "{step}"
                 );

@@ -230,3 +230,20 @@ async fn a_directory_that_cannot_answer_does_not_say_wrong() {
     let mut client = server.connect().await;
     client.fails("LOGIN user1@example.test wrong", "NO [UNAVAILABLE]").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_log_in_does_not_stay() {
+    let server = Server::new().await;
+    let mut client = server.connect().await;
+    let begin = tokio::time::Instant::now();
+    for _ in 0..9 {
+        client.send("x NOOP\r\n").await;
+        assert!(client.line().await.starts_with("x OK"));
+        tokio::time::sleep(std::time::Duration::from_secs(19)).await;
+    }
+    assert_eq!(client.rest().await, "* BYE Too slow to log in\r\n");
+    assert_eq!(
+        begin.elapsed().as_secs(),
+        core_types::limits::IMAP_LOGIN_TIME_MAX.as_secs()
+    );
+}

@@ -140,6 +140,11 @@ async fn subscriptions_are_listed_with_their_parents() {
         answer.contains("* LSUB () \"/\" \"a/b\"") && answer.contains("\"INBOX\""),
         "{answer}"
     );
+    assert!(!answer.contains("\\Noselect"), "{answer}");
+    for pattern in ["a", "%*"] {
+        let answer = client.ok(&format!("LSUB \"\" {pattern}")).await;
+        assert!(!answer.contains("\\Noselect"), "{pattern}: {answer}");
+    }
     let answer = client.ok("LSUB \"\" %").await;
     assert!(answer.contains("* LSUB (\\Noselect) \"/\" \"a\"\n"), "{answer}");
     let answer = client.ok("LIST (SUBSCRIBED) \"\" *").await;

@@ -97,6 +97,32 @@ async fn a_large_message_is_streamed() {
 }
 
 #[tokio::test]
+async fn large_items_of_one_message_come_one_after_the_other() {
+    let server = Server::new().await;
+    let mut client = server.select().await;
+    let mut message = Vec::new();
+    while message.len() < 300 * 1024 {
+        message.extend_from_slice(b"X-Large: some octets of a header that is large\r\n");
+    }
+    let length = message.len() + 2;
+    message.extend_from_slice(b"\r\nbody\r\n");
+    client.append("INBOX", &message).await;
+    let names: Vec<String> = (0..20).map(|number| format!("x-large a{number}")).collect();
+    let items: Vec<String> = names
+        .iter()
+        .map(|names| format!("BODY.PEEK[HEADER.FIELDS ({names})]"))
+        .collect();
+    let all = client.command_bytes(format!("FETCH 1 (UID {})", items.join(" "))).await;
+    let mut expected = b"* 1 FETCH (UID 1".to_vec();
+    for names in names {
+        expected.extend_from_slice(format!(" BODY[HEADER.FIELDS ({names})] {{{length}}}\r\n").as_bytes());
+        expected.extend_from_slice(&message[..length]);
+    }
+    expected.extend_from_slice(b")\r\n");
+    assert!(all.starts_with(&expected));
+}
+
+#[tokio::test]
 async fn flags_are_stored_and_told() {
     let server = Server::new().await;
     let mut client = with_messages(&server, 2).await;
@@ -299,7 +325,8 @@ async fn search_knows_every_key() {
         ("BEFORE 01-Jan-2021", " 3"),
         ("ON 1-Feb-2020", " 3"),
         ("SINCE 1-Jan-2021", " 1 2"),
-        ("SENTON 14-Nov-2023", " 1"),
+        ("SENTON 14-Nov-2023", " 1 2"),
+        ("SENTBEFORE 1-Jan-2021", " 3"),
         ("SENTSINCE 15-Nov-2023", ""),
         ("SMALLER 40", " 3"),
         ("LARGER 40", " 1 2"),
@@ -407,4 +434,43 @@ async fn bytes_that_cannot_be_had_are_not_shown_as_empty() {
             .contains("* 3 FETCH")
     );
     client.fails("SEARCH 3 BODY x", "NO [UNAVAILABLE]").await;
+}
+
+#[tokio::test]
+async fn mime_date_absurd() {
+    let server = Server::new().await;
+    server
+        .deliver(b"From: a@example.test\r\nDate: 31 Feb 99999 25:61 +9999\r\n\r\nx\r\n")
+        .await;
+    server.deliver(b"From: a@example.test\r\n\r\nno date\r\n").await;
+    let mut client = server.select().await;
+    // The day of arrival.
+    assert!(client.ok("SEARCH SENTON 14-Nov-2023").await.contains("* SEARCH 1 2\n"));
+    assert!(client.ok("SEARCH SENTBEFORE 14-Nov-2023").await.contains("* SEARCH\n"));
+    assert!(client.ok("SEARCH SENTSINCE 15-Nov-2023").await.contains("* SEARCH\n"));
+}
+
+#[tokio::test]
+async fn an_empty_mailbox_has_no_match() {
+    let server = Server::new().await;
+    let mut client = server.select().await;
+    for command in ["SEARCH 1:*", "UID SEARCH 1:*", "SEARCH *", "UID SEARCH NOT 1:*"] {
+        assert_eq!(
+            client.ok(command).await,
+            "* SEARCH\nTAG OK SEARCH completed\n",
+            "{command}"
+        );
+    }
+    client.fails("FETCH 1:* FLAGS", "BAD").await;
+    client.fails("STORE * FLAGS (\\Seen)", "BAD").await;
+}
+
+#[tokio::test]
+async fn a_search_for_too_many_strings_is_refused() {
+    let server = Server::new().await;
+    let mut client = server.select().await;
+    client
+        .fails(&format!("SEARCH{}", " BODY x".repeat(65)), "NO [LIMIT]")
+        .await;
+    client.ok(&format!("SEARCH{}", " BODY x".repeat(64))).await;
 }

@@ -35,6 +35,36 @@ async fn imap_literal_nonsync_huge() {
     assert!(rest.starts_with("* BYE [ALERT]"), "{rest}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_message_that_comes_too_slowly_is_given_up() {
+    let server = Server::new().await;
+    let mut client = server.login().await;
+    client.send("x APPEND INBOX {3000000}\r\n").await;
+    assert!(client.line().await.starts_with('+'));
+    let begin = tokio::time::Instant::now();
+    for _ in 0..11 {
+        client.send("0123456789").await;
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    }
+    let rest = client.rest().await;
+    assert!(rest.starts_with("* BYE"), "{rest}");
+    assert_eq!(begin.elapsed().as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_may_take_its_time_to_come() {
+    let server = Server::new().await;
+    let mut client = server.login().await;
+    client.send("x APPEND INBOX {300000}\r\n").await;
+    assert!(client.line().await.starts_with('+'));
+    for _ in 0..10 {
+        client.send(vec![b'x'; 30_000]).await;
+        tokio::time::sleep(std::time::Duration::from_secs(50)).await;
+    }
+    client.send("\r\n").await;
+    assert!(client.line().await.starts_with("x OK [APPENDUID"));
+}
+
 #[tokio::test]
 async fn syntax_errors_do_not_end_the_session() {
     let server = Server::new().await;

@@ -197,7 +197,7 @@ pub const SMTP_READ_BYTES_MAX: usize = 64 * 1024;
 pub const SMTP_DRAIN_FACTOR: u64 = 2;
 /// How long one command may take as a whole (RFC 5321 4.5.3.2).
 pub const SMTP_COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
-/// Octets per second below which DATA is given up, averaged over [`SMTP_DATA_RATE_WINDOW`].
+/// Octets per second below which DATA (and IMAP's APPEND) is given up, averaged over [`SMTP_DATA_RATE_WINDOW`].
 pub const SMTP_DATA_RATE_MIN: u64 = 500;
 /// Over how long the rate of DATA is averaged.
 pub const SMTP_DATA_RATE_WINDOW: Duration = Duration::from_secs(60);
@@ -224,6 +224,8 @@ pub const IMAP_PREAUTH_BYTES_MAX: usize = 64 * 1024;
 pub const IMAP_TAG_BYTES_MAX: usize = 128;
 /// Levels of search keys in each other.
 pub const IMAP_SEARCH_DEPTH_MAX: usize = 64;
+/// Strings that one SEARCH looks for. Reason: clients send a few. Cost: each is looked for in every text.
+pub const IMAP_SEARCH_STRINGS_MAX: usize = 64;
 /// Levels of parentheses elsewhere. Reason: CVE-2026-27857.
 pub const IMAP_LIST_DEPTH_MAX: usize = 32;
 /// Octets of a non-synchronising literal where only LITERAL- is offered (RFC 7888).
@@ -244,6 +246,8 @@ pub const IMAP_ID_VALUE_BYTES_MAX: usize = 1024;
 pub const IMAP_IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// How long a client may be silent before login.
 pub const IMAP_LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may take to log in, whatever else it does meanwhile. Reason: a connection is held for it.
+pub const IMAP_LOGIN_TIME_MAX: Duration = Duration::from_secs(3 * 60);
 /// Failed logins of one session at which it is closed.
 pub const IMAP_AUTH_FAILURES_MAX: u32 = 5;
 /// Commands before login that are refused, after which the session is closed.

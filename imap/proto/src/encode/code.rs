@@ -31,6 +31,8 @@ pub enum Code {
     CopyUid(UidValidity, Vec<Uid>, Vec<Uid>),
     /// The command named messages that are gone.
     ExpungeIssued,
+    /// The client was silent for too long.
+    Inactive,
     /// In use by another session.
     InUse,
     /// A limit of the server's.
@@ -106,6 +108,7 @@ impl Code {
             Self::ContactAdmin => "CONTACTADMIN",
             Self::CopyUid(..) => "COPYUID",
             Self::ExpungeIssued => "EXPUNGEISSUED",
+            Self::Inactive => "INACTIVE",
             Self::InUse => "INUSE",
             Self::Limit => "LIMIT",
             Self::NonExistent => "NONEXISTENT",
