@@ -409,7 +409,7 @@ mod tests {
         let plan = |domain, base_port| Plan::of(&options(domain, base_port), || "x".to_owned());
         assert!(plan(None, None).is_ok());
         assert!(plan(None, Some(65_535 - 3_995)).is_ok());
-        assert!(plan(None, Some(65_536 - 3_995)).is_err());
+        assert!(plan(None, Some(65_535 - 3_994)).is_err());
         assert!(plan(Some("not a domain"), None).is_err());
         assert!(plan(Some("[127.0.0.1]"), None).is_err());
     }
