@@ -125,18 +125,20 @@ pub(crate) async fn set_password(
     change(&context, op).await
 }
 
+/// The mail first, then the entry: a command that failed half-way leaves the entry, and is finished by the same command.
+/// Mail that comes in between finds no mailboxes and is refused.
 pub(crate) async fn remove_account(State(context): State<Context>, Path(address): Path<String>) -> Answer<()> {
     context.store.directory().confirm().await?;
     let row = find_account(&context, &parse_address(&address)?).await?;
-    let answer = change(&context, DirectoryOp::RemoveAccount { account: row.account }).await?;
     match context
         .store
         .propose(row.group, MailboxOp::RemoveAccount { account: row.account })
         .await
     {
-        Ok(_) | Err(mailstore::StoreError::Refused(state::Refusal::NoSuchAccount)) => Ok(answer),
-        Err(error) => Err(error.into()),
+        Ok(_) | Err(mailstore::StoreError::Refused(state::Refusal::NoSuchAccount)) => {}
+        Err(error) => return Err(error.into()),
     }
+    change(&context, DirectoryOp::RemoveAccount { account: row.account }).await
 }
 
 pub(crate) async fn list_aliases(State(context): State<Context>) -> Answer<Vec<api::Alias>> {

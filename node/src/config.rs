@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use directory::PasswordCost;
 use serde::{Deserialize, Serialize};
 
 /// Everything that is this node's own.
@@ -35,6 +37,26 @@ pub struct Config {
     /// The index engine's cache in MiB.
     #[serde(default = "default_cache_mib")]
     pub index_cache_mib: u64,
+    /// What hashing a password costs.
+    #[serde(default)]
+    pub password: PasswordHash,
+}
+
+/// What hashing a password (argon2id) costs. Hashes that exist keep the cost that they were made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PasswordHash {
+    /// Memory in KiB, 8 to 1,048,576.
+    pub memory_kib: u32,
+    /// Passes over it, 1 to 64.
+    pub passes: u32,
+}
+
+impl Default for PasswordHash {
+    fn default() -> Self {
+        let PasswordCost { memory_kib, passes } = PasswordCost::default();
+        Self { memory_kib, passes }
+    }
 }
 
 /// What a node does.
@@ -177,7 +199,8 @@ impl Config {
             .collect();
         if variables.is_empty() {
             // The common case keeps the file's own line numbers in the message.
-            return toml::from_str(text).map_err(|error| at(error.to_string()));
+            let config: Self = toml::from_str(text).map_err(|error| at(error.to_string()))?;
+            return config.checked(path);
         }
         let mut table: toml::Table = toml::from_str(text).map_err(|error| at(error.to_string()))?;
         for (variable, value) in &variables {
@@ -189,12 +212,32 @@ impl Config {
         {
             return Err(at(error.to_string()));
         }
-        toml::Value::Table(table)
-            .try_into()
-            .map_err(|error: toml::de::Error| ConfigError::Environment {
-                variable: variables.keys().cloned().collect::<Vec<_>>().join(", "),
-                message: error.to_string(),
-            })
+        let config: Self =
+            toml::Value::Table(table)
+                .try_into()
+                .map_err(|error: toml::de::Error| ConfigError::Environment {
+                    variable: variables.keys().cloned().collect::<Vec<_>>().join(", "),
+                    message: error.to_string(),
+                })?;
+        config.checked(path)
+    }
+
+    /// Refuses values that are well formed and still of no use.
+    fn checked(self, path: &Path) -> Result<Self, ConfigError> {
+        let PasswordHash { memory_kib, passes } = self.password;
+        let wrong = if !self.has_role(Role::Store) {
+            "roles: a node without replicas is not built yet: name `store`, as in [\"store\"] or [\"store\", \"front\"]"
+        } else if !MEMORY_KIB.contains(&memory_kib) {
+            "password.memory_kib: 8 to 1048576 are allowed"
+        } else if !PASSES.contains(&passes) {
+            "password.passes: 1 to 64 are allowed"
+        } else {
+            return Ok(self);
+        };
+        Err(ConfigError::Parse {
+            path: path.to_owned(),
+            message: wrong.to_owned(),
+        })
     }
 
     /// Whether the node does this.
@@ -242,6 +285,9 @@ fn parse_value(text: &str) -> toml::Value {
 }
 
 const ENVIRONMENT_PREFIX: &str = "EVERPOST_";
+/// argon2 needs 8 KiB; more than a gibibyte for each login is a mistake.
+const MEMORY_KIB: RangeInclusive<u32> = 8..=1024 * 1024;
+const PASSES: RangeInclusive<u32> = 1..=64;
 
 fn default_hostname() -> String {
     "localhost".to_owned()
@@ -301,6 +347,22 @@ mod tests {
             .to_string();
         assert!(error.contains("line 3"), "{error}");
         assert!(parse("[listen]\n", &[]).unwrap_err().to_string().contains("data_dir"));
+    }
+
+    #[test]
+    fn a_value_of_no_use_is_refused() {
+        for (line, key) in [
+            ("roles = []", "roles"),
+            ("roles = [\"front\"]", "roles"),
+            ("password = { memory_kib = 7 }", "memory_kib"),
+            ("password = { passes = 0 }", "passes"),
+        ] {
+            let error = parse(&format!("{line}\n{SMALL}"), &[]).unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains("everpost.toml"), "{error}");
+            assert!(parse(SMALL, &[("EVERPOST_ROLES", "[\"front\"]")]).is_err());
+        }
+        let config = parse(&format!("password = {{ passes = 3 }}\n{SMALL}"), &[]).unwrap();
+        assert_eq!((config.password.memory_kib, config.password.passes), (19 * 1024, 3));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The binary: parses the command line and carries it out.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -42,8 +43,9 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
     match local {
         Local::Quickstart { dir, options, json } => quickstart::run(&dir, options, json).await,
         Local::Run { config } => {
-            let config = commands::load_config(&config)?;
-            start_log(&config)?;
+            let path = config;
+            let config = commands::load_config(&path)?;
+            start_log(&config, &path)?;
             commands::run(config).await
         }
         Local::ClusterInit {
@@ -75,10 +77,10 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-fn start_log(config: &Config) -> Result<(), Failure> {
+fn start_log(config: &Config, path: &Path) -> Result<(), Failure> {
     let Log { filter, json } = &config.log;
     let filter = EnvFilter::try_new(filter)
-        .map_err(|error| Failure::new(Exit::Configuration, format!("log.filter: {error}")))?;
+        .map_err(|error| Failure::new(Exit::Configuration, format!("{}: log.filter: {error}", path.display())))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

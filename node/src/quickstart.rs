@@ -19,8 +19,9 @@ use ctl::client::Client;
 use ctl::{Exit, Failure, output};
 use hyper::Method;
 use platform::SystemEntropy;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::layout::{Layout, NodeEntry, Summary, UserEntry};
+use self::layout::{Layout, NodeEntry, Plan, Summary, Traces, UserEntry};
 use crate::commands;
 
 /// Carries out `quickstart` and its verbs.
@@ -36,22 +37,90 @@ pub async fn run(dir: &Path, options: Quickstart, json: bool) -> Result<(), Fail
 }
 
 async fn begin(dir: &Path, options: Quickstart, json: bool) -> Result<(), Failure> {
-    let detach = options.detach;
-    let (mut summary, mut running) = match Summary::load(dir)? {
-        Some(summary) => start_existing(dir, summary).await?,
-        None => make(dir, &options).await?,
+    let mut interrupts = Interrupts::install()?;
+    let mut children = process::Children::default();
+    let existing = Summary::load(dir)?;
+    let started = match &existing {
+        Some(summary) => {
+            say_ignored(dir, summary, &options);
+            interrupts.or(start_existing(dir, summary.clone(), &mut children)).await
+        }
+        None => begin_new(dir, &options, &mut children, &mut interrupts).await,
     };
-    summary.save(dir)?;
+    let summary = match started {
+        Ok(summary) => summary,
+        Err(failure) => {
+            // What this run started goes with it: nobody else would know the processes.
+            if existing.is_some() {
+                stop_started(dir, &mut children).await?;
+            }
+            return Err(failure);
+        }
+    };
     if json {
         output::json(&summary)?;
     } else {
-        print_table(dir, &summary, detach);
+        print_table(dir, &summary, options.detach);
     }
-    if detach {
+    if options.detach {
         return Ok(());
     }
-    wait_for_interrupt(&mut running).await?;
+    wait_for_interrupt(dir, &mut interrupts, &mut children).await;
     output::note("stopping");
+    // Nodes may have been started again by `quickstart start` since.
+    stop_nodes(dir, Summary::load(dir)?.unwrap_or(summary)).await
+}
+
+fn say_ignored(dir: &Path, summary: &Summary, options: &Quickstart) {
+    let ignored = summary.ignored(options);
+    if !ignored.is_empty() {
+        output::note(&format!(
+            "{} ignored: there is a quickstart in {} already, and it stays as it is; choose another directory with --dir",
+            ignored.join(", "),
+            dir.display()
+        ));
+    }
+}
+
+/// Makes everything anew. When that fails, nothing stays behind.
+async fn begin_new(
+    dir: &Path,
+    options: &Quickstart,
+    children: &mut process::Children,
+    interrupts: &mut Interrupts,
+) -> Result<Summary, Failure> {
+    let plan = Plan::of(options, random_password)?;
+    let traces = Traces::before(dir, plan.nodes)?;
+    let made = interrupts.or(make(dir, &plan, children)).await;
+    if made.is_err() {
+        children.stop(dir).await;
+        traces.remove();
+    }
+    made
+}
+
+async fn make(dir: &Path, plan: &Plan, children: &mut process::Children) -> Result<Summary, Failure> {
+    let layout = Layout::create(dir, plan)?;
+    let summary = make_nodes(&layout, plan, children).await?;
+    summary.save(dir)?;
+    Ok(summary)
+}
+
+/// Stops the nodes that this run has started.
+async fn stop_started(dir: &Path, children: &mut process::Children) -> Result<(), Failure> {
+    children.stop(dir).await;
+    let mut summary = existing(dir)?;
+    for stopped in children.entries() {
+        for entry in &mut summary.nodes {
+            if entry.pid == stopped.pid {
+                entry.pid = 0;
+            }
+        }
+    }
+    summary.save(dir)
+}
+
+async fn stop_nodes(dir: &Path, mut summary: Summary) -> Result<(), Failure> {
     process::stop_all(dir, &summary.nodes).await;
     for node in &mut summary.nodes {
         node.pid = 0;
@@ -59,36 +128,8 @@ async fn begin(dir: &Path, options: Quickstart, json: bool) -> Result<(), Failur
     summary.save(dir)
 }
 
-/// Makes everything anew.
-async fn make(dir: &Path, options: &Quickstart) -> Result<(Summary, process::Children), Failure> {
-    let password = options.password.clone().unwrap_or_else(random_password);
-    let options = &Quickstart {
-        command: None,
-        password: Some(password),
-        domain: options.domain.clone(),
-        ..*options
-    };
-    let layout = Layout::create(dir, options)?;
-    let mut children = process::Children::default();
-    let made = make_nodes(&layout, options, &mut children).await;
-    match made {
-        Ok(summary) => Ok((summary, children)),
-        Err(failure) => {
-            let entries: Vec<NodeEntry> = (1..=options.nodes)
-                .map(|node| layout.entry(node, children.pid(node)))
-                .collect();
-            process::stop_all(dir, &entries).await;
-            Err(failure)
-        }
-    }
-}
-
-async fn make_nodes(
-    layout: &Layout,
-    options: &Quickstart,
-    children: &mut process::Children,
-) -> Result<Summary, Failure> {
-    for node in 1..=options.nodes {
+async fn make_nodes(layout: &Layout, plan: &Plan, children: &mut process::Children) -> Result<Summary, Failure> {
+    for node in 1..=plan.nodes {
         let config = commands::load_config(&layout.config_path(node))?;
         if node == 1 {
             commands::cluster_init(&config, "node-1", "site-1", MAILBOX_GROUPS)?;
@@ -110,45 +151,44 @@ async fn make_nodes(
         output::note(&format!("node {node}: started (pid {})", children.pid(node)));
     }
     output::note("copying everything to every node");
-    ready::all_serve(layout, options.nodes, MAILBOX_GROUPS).await?;
+    ready::all_serve(layout, plan.nodes, MAILBOX_GROUPS).await?;
     let client = layout.client(1);
-    add_users(&client, options).await?;
+    add_users(&client, plan).await?;
     let password = layout.password().to_owned();
     let user = |number| UserEntry {
-        address: format!("user{number}@{}", options.domain),
+        address: format!("user{number}@{}", plan.domain),
         password: password.clone(),
     };
     Ok(Summary {
         ca: layout.authority_path(),
-        nodes: (1..=options.nodes)
+        nodes: (1..=plan.nodes)
             .map(|node| layout.entry(node, children.pid(node)))
             .collect(),
-        accounts: (1..=options.users).map(user).collect(),
+        accounts: (1..=plan.users).map(user).collect(),
     })
 }
 
-async fn add_users(client: &Client, options: &Quickstart) -> Result<(), Failure> {
+async fn add_users(client: &Client, plan: &Plan) -> Result<(), Failure> {
     let domain = api::NewDomain {
-        domain: options.domain.clone(),
+        domain: plan.domain.clone(),
     };
     let () = client.request(Method::POST, "/v1/domains", Some(&domain)).await?;
-    let password = options.password.clone().unwrap_or_default();
-    for number in 1..=options.users {
-        let address = format!("user{number}@{}", options.domain);
+    for number in 1..=plan.users {
+        let address = format!("user{number}@{}", plan.domain);
         let account = api::NewAccount {
             address,
-            password: password.clone(),
+            password: plan.password.clone(),
             quota_bytes: None,
         };
         let () = client.request(Method::POST, "/v1/accounts", Some(&account)).await?;
         if number % USERS_SHOWN == 0 {
-            output::note(&format!("{number} of {} users", options.users));
+            output::note(&format!("{number} of {} users", plan.users));
         }
     }
-    if options.users > 0 {
+    if plan.users > 0 {
         let postmaster = api::Alias {
-            address: format!("postmaster@{}", options.domain),
-            targets: vec![format!("user1@{}", options.domain)],
+            address: format!("postmaster@{}", plan.domain),
+            targets: vec![format!("user1@{}", plan.domain)],
         };
         let () = client.request(Method::PUT, "/v1/aliases", Some(&postmaster)).await?;
     }
@@ -156,24 +196,29 @@ async fn add_users(client: &Client, options: &Quickstart) -> Result<(), Failure>
 }
 
 /// Starts what is there and not running.
-async fn start_existing(dir: &Path, mut summary: Summary) -> Result<(Summary, process::Children), Failure> {
+async fn start_existing(
+    dir: &Path,
+    mut summary: Summary,
+    children: &mut process::Children,
+) -> Result<Summary, Failure> {
     let layout = Layout::of(dir, &summary);
-    let mut children = process::Children::default();
     for position in 0..summary.nodes.len() {
         let Some(entry) = summary.nodes.get_mut(position) else {
             break;
         };
-        if !process::runs(dir, entry) {
-            children.start(dir, entry.id)?;
-            entry.pid = children.pid(entry.id);
-            output::note(&format!("node {}: started (pid {})", entry.id, entry.pid));
+        if process::runs(dir, entry) {
+            continue;
         }
+        children.start(dir, entry.id)?;
+        entry.pid = children.pid(entry.id);
+        output::note(&format!("node {}: started (pid {})", entry.id, entry.pid));
+        summary.save(dir)?;
     }
     for entry in &summary.nodes {
-        ready::answers(&layout, entry.id, &mut children).await?;
+        ready::answers(&layout, entry.id, children).await?;
     }
     ready::all_serve(&layout, summary.nodes.len() as u64, MAILBOX_GROUPS).await?;
-    Ok((summary, children))
+    Ok(summary)
 }
 
 async fn start_one(dir: &Path, node: u64) -> Result<(), Failure> {
@@ -201,12 +246,7 @@ async fn start_one(dir: &Path, node: u64) -> Result<(), Failure> {
 }
 
 async fn stop(dir: &Path) -> Result<(), Failure> {
-    let mut summary = existing(dir)?;
-    process::stop_all(dir, &summary.nodes).await;
-    for node in &mut summary.nodes {
-        node.pid = 0;
-    }
-    summary.save(dir)?;
+    stop_nodes(dir, existing(dir)?).await?;
     output::line("all nodes are stopped");
     Ok(())
 }
@@ -220,20 +260,52 @@ fn existing(dir: &Path) -> Result<Summary, Failure> {
     })
 }
 
-async fn wait_for_interrupt(children: &mut process::Children) -> Result<(), Failure> {
-    let signal =
-        |kind| tokio::signal::unix::signal(kind).map_err(|error| Failure::new(Exit::Failed, error.to_string()));
-    let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
-    let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
+/// The signals that end a quickstart in the foreground.
+struct Interrupts {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Interrupts {
+    fn install() -> Result<Self, Failure> {
+        let on = |kind| signal(kind).map_err(|error| Failure::new(Exit::Failed, error.to_string()));
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hangup: on(SignalKind::hangup())?,
+        })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+
+    /// What `work` gives, or a failure when a signal comes first.
+    async fn or<T>(&mut self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            () = self.received() => Err(Failure::new(Exit::Failed, "interrupted: the nodes that were started are stopped")),
+            result = work => result,
+        }
+    }
+}
+
+async fn wait_for_interrupt(dir: &Path, interrupts: &mut Interrupts, children: &mut process::Children) {
     loop {
         tokio::select! {
             biased;
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            () = interrupts.received() => return,
             () = tokio::time::sleep(CHILDREN_LOOK) => {
                 for (node, status) in children.ended() {
+                    let dir = dir.display();
                     output::note(&format!(
-                        "node {node} ended ({status}); its log is in the quickstart's directory; start it again with `everpost quickstart start --node {node}`"
+                        "node {node} ended ({status}); its log is {dir}/node-{node}.log; start it again with `everpost quickstart start --node {node} --dir {dir}`"
                     ));
                 }
             }

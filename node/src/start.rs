@@ -10,7 +10,7 @@ use blobstore::{BlobConfig, BlobService, BlobStore, Fetcher, Manifest, Repairer,
 use core_types::{BlockingPool, Clock, Disk, Entropy, GroupId, Incarnation, KvEngine, NodeId};
 use directory::{Directory, OpIds, PasswordCost};
 use mailstore::MailStore;
-use platform::{RealDisk, SystemClock, SystemEntropy, TokioPool};
+use platform::{LockError, RealDisk, SystemClock, SystemEntropy, TokioPool};
 use raft::consensus::Consensus;
 use raft::index::SledEngine;
 use raft::log::{LogConfig, SharedLog};
@@ -60,7 +60,7 @@ pub(crate) struct Parts {
 pub enum StartError {
     /// The data directory is held by another process, or cannot be opened.
     #[error(transparent)]
-    DataDirectory(#[from] platform::LockError),
+    DataDirectory(#[from] LockError),
     /// The node belongs to no cluster yet.
     #[error("the data directory {0} belongs to no cluster: run `everpost cluster init` or `everpost node join` first")]
     NoIdentity(String),
@@ -87,7 +87,7 @@ impl Node {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let disk = RealDisk::open(&config.data_dir)?;
+        let disk = open_data_dir(&config.data_dir).await?;
         let data_dir = disk.root().to_owned();
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let pool: Arc<dyn BlockingPool> = Arc::new(TokioPool::new(tokio::runtime::Handle::current()));
@@ -143,7 +143,10 @@ impl Node {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             op_ids: Arc::clone(&op_ids),
-            cost: PasswordCost::default(),
+            cost: PasswordCost {
+                memory_kib: config.password.memory_kib,
+                passes: config.password.passes,
+            },
         });
         let replicator = Replicator::new(blobs.clone(), Arc::clone(&rpc), entropy.as_ref());
         let fetcher = Fetcher::new(blobs.clone(), Arc::clone(&rpc));
@@ -366,6 +369,20 @@ impl Parts {
     }
 }
 
+/// Opens the data directory. After a kill -9 the last thread of the dead process may hold the lock a moment longer than
+/// the process is seen: so the lock is tried for a while.
+async fn open_data_dir(data_dir: &Path) -> Result<RealDisk, LockError> {
+    let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
+    loop {
+        match RealDisk::open(data_dir) {
+            Err(LockError::InUse(_)) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(LOCK_LOOK).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
 fn load_identity(disk: &dyn Disk, data_dir: &Path) -> Result<NodeIdentity, StartError> {
     let bytes = files::read(disk, IDENTITY).map_err(|error| StartError::File(error.to_string()))?;
     let bytes = bytes.ok_or_else(|| StartError::NoIdentity(data_dir.display().to_string()))?;
@@ -432,3 +449,7 @@ pub(crate) fn others(node: NodeId, nodes: &[NodeId]) -> impl Iterator<Item = Nod
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a leader may take to hand over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the lock of the data directory is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two attempts at the lock.
+const LOCK_LOOK: Duration = Duration::from_millis(50);

@@ -40,6 +40,18 @@ pub(crate) async fn run(cli: Cli) -> Result<Option<Local>, Failure> {
     Ok(Some(local))
 }
 
+/// Something that is about to be removed.
+struct Removal<'a, T> {
+    /// What `--json --dry-run` prints.
+    object: &'a T,
+    /// What has to be typed to confirm.
+    name: &'a str,
+    /// What will happen, for people.
+    plan: String,
+    path: String,
+    done: String,
+}
+
 struct Ask {
     client: Client,
     json: bool,
@@ -184,19 +196,18 @@ impl Ask {
         match command {
             Domain::Add { domain } => {
                 let request = api::NewDomain { domain };
-                self.change(
-                    Method::POST,
-                    "/v1/domains",
-                    Some(&request),
-                    &format!("domain {} added", request.domain),
-                )
-                .await
+                let done = format!("domain {} added", request.domain);
+                self.change(Method::POST, "/v1/domains", Some(&request), &done).await?;
+                // The domain is there: that the hint cannot be given is no failure.
+                if let Ok(false) = self.has_postmaster(&request.domain).await {
+                    output::note(&format!(
+                        "mail to postmaster@{0} goes to nobody yet (RFC 5321 4.5.1 wants it read): everpost alias set postmaster@{0} SOMEBODY@{0}",
+                        request.domain
+                    ));
+                }
+                Ok(())
             }
-            Domain::Remove { domain } => {
-                let path = format!("/v1/domains/{}", escape(&domain));
-                self.change(Method::DELETE, &path, None::<&()>, &format!("domain {domain} removed"))
-                    .await
-            }
+            Domain::Remove { domain, dry_run, yes } => self.remove_domain(&domain, dry_run, yes).await,
             Domain::List => {
                 let domains: Vec<api::Domain> = self.client.get("/v1/domains").await?;
                 if self.json {
@@ -273,32 +284,111 @@ impl Ask {
         }
     }
 
+    async fn has_postmaster(&self, domain: &str) -> Result<bool, Failure> {
+        let postmaster = format!("postmaster@{domain}");
+        let accounts: Vec<api::Account> = self.client.get("/v1/accounts").await?;
+        let aliases: Vec<api::Alias> = self.client.get("/v1/aliases").await?;
+        let mut addresses = accounts
+            .iter()
+            .map(|row| &row.address)
+            .chain(aliases.iter().map(|row| &row.address));
+        Ok(addresses.any(|address| address.eq_ignore_ascii_case(&postmaster)))
+    }
+
+    async fn remove_domain(&self, domain: &str, dry_run: bool, yes: bool) -> Result<(), Failure> {
+        let domains: Vec<api::Domain> = self.client.get("/v1/domains").await?;
+        let row = domains
+            .iter()
+            .find(|row| row.domain.eq_ignore_ascii_case(domain))
+            .ok_or_else(|| Failure::new(Exit::NoSuchObject, format!("there is no domain {domain}")))?;
+        let plan = match row.addresses {
+            0 => format!(
+                "domain {} will be removed; mail to it is refused from then on",
+                row.domain
+            ),
+            count => format!(
+                "domain {} has {count} accounts and aliases: its removal is refused until they are removed",
+                row.domain
+            ),
+        };
+        let path = format!("/v1/domains/{}", escape(&row.domain));
+        let done = format!("domain {} removed", row.domain);
+        let removal = Removal {
+            object: row,
+            name: &row.domain,
+            plan,
+            path,
+            done,
+        };
+        self.remove(removal, dry_run, yes).await
+    }
+
     async fn remove_account(&self, address: &str, dry_run: bool, yes: bool) -> Result<(), Failure> {
         let accounts: Vec<api::Account> = self.client.get("/v1/accounts").await?;
-        let account = accounts
+        let row = accounts
             .iter()
             .find(|account| account.address.eq_ignore_ascii_case(address))
             .ok_or_else(|| Failure::new(Exit::NoSuchObject, format!("there is no account {address}")))?;
-        output::note(&format!(
+        let plan = format!(
             "account {} with {} messages ({}) will be removed; its messages are kept for 30 days before they are deleted",
-            account.address,
-            account.messages,
-            octets(account.used_bytes)
-        ));
+            row.address,
+            row.messages,
+            octets(row.used_bytes)
+        );
+        let path = format!("/v1/accounts/{}", escape(&row.address));
+        let done = format!("account {} removed", row.address);
+        let removal = Removal {
+            object: row,
+            name: &row.address,
+            plan,
+            path,
+            done,
+        };
+        self.remove(removal, dry_run, yes).await
+    }
+
+    async fn remove_alias(&self, address: &str, dry_run: bool, yes: bool) -> Result<(), Failure> {
+        let aliases: Vec<api::Alias> = self.client.get("/v1/aliases").await?;
+        let row = aliases
+            .iter()
+            .find(|alias| alias.address.eq_ignore_ascii_case(address))
+            .ok_or_else(|| Failure::new(Exit::NoSuchObject, format!("there is no alias {address}")))?;
+        let plan = format!(
+            "alias {} will be removed; its mail no longer goes to {}",
+            row.address,
+            row.targets.join(", ")
+        );
+        let path = format!("/v1/aliases/{}", escape(&row.address));
+        let done = format!("alias {} removed", row.address);
+        let removal = Removal {
+            object: row,
+            name: &row.address,
+            plan,
+            path,
+            done,
+        };
+        self.remove(removal, dry_run, yes).await
+    }
+
+    /// Shows what will go, asks, and removes it.
+    async fn remove<T: serde::Serialize>(
+        &self,
+        removal: Removal<'_, T>,
+        dry_run: bool,
+        yes: bool,
+    ) -> Result<(), Failure> {
+        if dry_run && self.json {
+            return output::json(&serde_json::json!({ "would_remove": removal.object, "plan": removal.plan }));
+        }
+        output::note(&removal.plan);
         if dry_run {
             return Ok(());
         }
-        if !yes && !confirmed("Type the address to go on: ", &account.address)? {
+        if !yes && !confirmed(&format!("Type {} to go on: ", removal.name), removal.name)? {
             return Err(Failure::new(Exit::NotAllowed, "nothing was removed"));
         }
-        let path = format!("/v1/accounts/{}", escape(&account.address));
-        self.change(
-            Method::DELETE,
-            &path,
-            None::<&()>,
-            &format!("account {} removed", account.address),
-        )
-        .await
+        self.change(Method::DELETE, &removal.path, None::<&()>, &removal.done)
+            .await
     }
 
     async fn alias(&self, command: Alias) -> Result<(), Failure> {
@@ -313,11 +403,7 @@ impl Ask {
                 )
                 .await
             }
-            Alias::Remove { address } => {
-                let path = format!("/v1/aliases/{}", escape(&address));
-                self.change(Method::DELETE, &path, None::<&()>, &format!("alias {address} removed"))
-                    .await
-            }
+            Alias::Remove { address, dry_run, yes } => self.remove_alias(&address, dry_run, yes).await,
             Alias::List => {
                 let aliases: Vec<api::Alias> = self.client.get("/v1/aliases").await?;
                 if self.json {

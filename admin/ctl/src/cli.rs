@@ -65,21 +65,21 @@ pub struct Quickstart {
     /// What to do with an existing quickstart.
     #[command(subcommand)]
     pub command: Option<QuickstartCommand>,
-    /// How many nodes.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
-    pub nodes: u64,
-    /// How many users: user1@DOMAIN, user2@DOMAIN, ...
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=10_000))]
-    pub users: u64,
-    /// The domain.
-    #[arg(long, default_value = "example.test")]
-    pub domain: String,
+    /// How many nodes; 3 where nothing is said.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=9))]
+    pub nodes: Option<u64>,
+    /// How many users: user1@DOMAIN, user2@DOMAIN, ...; 2 where nothing is said.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub users: Option<u64>,
+    /// The domain; example.test where nothing is said.
+    #[arg(long)]
+    pub domain: Option<String>,
     /// The password of all users; a random one where none is given.
     #[arg(long)]
     pub password: Option<String>,
-    /// Node K listens on this port plus 1000 times K plus the service's own port.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u16).range(1024..=50_000))]
-    pub base_port: u16,
+    /// Node K listens on this port plus 1000 times K plus the service's own port; 10000 where nothing is said.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1024..))]
+    pub base_port: Option<u16>,
     /// Return when all nodes serve mail, and leave them running.
     #[arg(long)]
     pub detach: bool,
@@ -153,6 +153,12 @@ pub enum Domain {
     Remove {
         /// The domain.
         domain: String,
+        /// Show what would be removed, and remove nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -222,6 +228,12 @@ pub enum Alias {
     Remove {
         /// The alias.
         address: String,
+        /// Show what would be removed, and remove nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -309,6 +321,8 @@ mod tests {
             "everpost status --json",
             "everpost account add a@b.example --password-file f",
             "everpost alias set info@b.example a@b.example c@b.example",
+            "everpost alias remove info@b.example --dry-run",
+            "everpost domain remove b.example --yes",
             "everpost node join --token t --config c.toml",
             "everpost recover mail --from-blobs d --to out",
         ] {

@@ -1,5 +1,8 @@
 //! What a person sees: tables for people, JSON for programs.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the one place that prints")]
+//!
+//! A reader that has gone (`everpost status | head`) is no error.
+
+use std::io::Write;
 
 use serde::Serialize;
 
@@ -11,28 +14,28 @@ use crate::{Exit, Failure};
 /// [`Exit::Failed`] when it cannot be encoded.
 pub fn json(value: &(impl Serialize + ?Sized)) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
-    println!("{text}");
+    line(&text);
     Ok(())
 }
 
 /// Prints a line.
 pub fn line(text: &str) {
-    println!("{text}");
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
 /// Prints a line to standard error: progress, warnings.
 pub fn note(text: &str) {
-    eprintln!("{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// Prints rows under their headings, aligned. Nothing but `empty` when there are no rows.
 pub fn table(headings: &[&str], rows: &[Vec<String>], empty: &str) {
     if rows.is_empty() {
-        println!("{empty}");
+        line(empty);
         return;
     }
-    for line in table_lines(headings, rows) {
-        println!("{line}");
+    for text in table_lines(headings, rows) {
+        line(&text);
     }
 }
 

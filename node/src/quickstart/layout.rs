@@ -5,12 +5,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use core_types::Domain;
 use ctl::cli::Quickstart;
 use ctl::client::Client;
 use ctl::{Exit, Failure};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Listen, Log, PlainLogin, Role, TlsFiles};
+use crate::config::{Config, Listen, Log, PasswordHash, PlainLogin, Role, TlsFiles};
 use crate::tls::private_authority;
 
 /// `quickstart.json`
@@ -47,6 +48,22 @@ pub(crate) struct UserEntry {
     pub(crate) password: String,
 }
 
+/// What a new quickstart is to be.
+pub(crate) struct Plan {
+    pub(crate) nodes: u64,
+    pub(crate) users: u64,
+    pub(crate) domain: String,
+    pub(crate) password: String,
+    base_port: u16,
+}
+
+/// What a first start makes, so that one that fails can take it away again.
+pub(crate) struct Traces {
+    dir: PathBuf,
+    dir_is_new: bool,
+    nodes: u64,
+}
+
 /// Where things are.
 pub(crate) struct Layout {
     dir: PathBuf,
@@ -55,6 +72,40 @@ pub(crate) struct Layout {
 }
 
 impl Summary {
+    /// The options that were given and that an existing quickstart contradicts.
+    pub(crate) fn ignored(&self, options: &Quickstart) -> Vec<&'static str> {
+        let first = self.accounts.first();
+        let domain = first.and_then(|account| account.address.split_once('@'));
+        let cluster = self.nodes.first().and_then(|node| node.cluster.rsplit_once(':'));
+        let base_port = cluster.and_then(|(_, port)| port.parse::<u16>().ok()?.checked_sub(1433));
+        let differs = [
+            (
+                "--nodes",
+                options.nodes.is_some_and(|nodes| nodes != self.nodes.len() as u64),
+            ),
+            (
+                "--users",
+                options.users.is_some_and(|users| users != self.accounts.len() as u64),
+            ),
+            (
+                "--domain",
+                options.domain.is_some() && options.domain.as_deref() != domain.map(|(_, domain)| domain),
+            ),
+            (
+                "--password",
+                options.password.is_some() && options.password.as_ref() != first.map(|account| &account.password),
+            ),
+            (
+                "--base-port",
+                options.base_port.is_some() && options.base_port != base_port,
+            ),
+        ];
+        differs
+            .into_iter()
+            .filter_map(|(name, differs)| differs.then_some(name))
+            .collect()
+    }
+
     /// `None` when there is no quickstart in the directory.
     pub(crate) fn load(dir: &Path) -> Result<Option<Self>, Failure> {
         let path = dir.join(SUMMARY);
@@ -71,15 +122,49 @@ impl Summary {
     pub(crate) fn save(&self, dir: &Path) -> Result<(), Failure> {
         let path = dir.join(SUMMARY);
         let bytes = serde_json::to_vec_pretty(self).map_err(|error| at(&path, &error))?;
-        let temporary = dir.join("quickstart.json.new");
+        let temporary = dir.join(SUMMARY_NEW);
         write_private(&temporary, &bytes)?;
         fs::rename(&temporary, &path).map_err(|error| at(&path, &error))
     }
 }
 
-impl Layout {
-    /// Makes the directory with the nodes' configurations and the certificate that all nodes show.
-    pub(crate) fn create(dir: &Path, options: &Quickstart) -> Result<Self, Failure> {
+impl Plan {
+    /// Checks what was asked for, before anything is made.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`].
+    pub(crate) fn of(options: &Quickstart, random_password: impl FnOnce() -> String) -> Result<Self, Failure> {
+        let plan = Self {
+            nodes: options.nodes.unwrap_or(NODES),
+            users: options.users.unwrap_or(USERS),
+            domain: options.domain.clone().unwrap_or_else(|| DOMAIN.to_owned()),
+            password: options.password.clone().unwrap_or_else(random_password),
+            base_port: options.base_port.unwrap_or(BASE_PORT),
+        };
+        let usage = |message: String| Err(Failure::new(Exit::Usage, message));
+        if !Domain::parse(&plan.domain).is_ok_and(|domain| !domain.is_literal()) {
+            return usage(format!("--domain: {:?} is not a domain name", plan.domain));
+        }
+        if plan.password.is_empty() {
+            return usage("--password: it must not be empty".to_owned());
+        }
+        let highest = u64::from(plan.base_port) + 1000 * plan.nodes + u64::from(HIGHEST_PORT);
+        if highest > u64::from(u16::MAX) {
+            return usage(format!(
+                "--base-port is too high: node {} would need port {highest}",
+                plan.nodes
+            ));
+        }
+        Ok(plan)
+    }
+}
+
+impl Traces {
+    /// Looks at the directory before anything is made in it.
+    ///
+    /// # Errors
+    /// [`Exit::Exists`] when there is something already.
+    pub(crate) fn before(dir: &Path, nodes: u64) -> Result<Self, Failure> {
         if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(Failure::new(
                 Exit::Exists,
@@ -89,6 +174,34 @@ impl Layout {
                 ),
             ));
         }
+        Ok(Self {
+            dir: dir.to_owned(),
+            dir_is_new: !dir.exists(),
+            nodes,
+        })
+    }
+
+    /// Removes what [`Layout::create`] and the nodes have made, and nothing else.
+    pub(crate) fn remove(&self) {
+        // What is not there needs no removing; what cannot be removed is named by the next start.
+        for node in 1..=self.nodes {
+            let _ = fs::remove_dir_all(self.dir.join(format!("node-{node}")));
+            let _ = fs::remove_file(config_path(&self.dir, node));
+            let _ = fs::remove_file(log_path(&self.dir, node));
+        }
+        let _ = fs::remove_dir_all(self.dir.join("tls"));
+        for name in [SUMMARY, SUMMARY_NEW] {
+            let _ = fs::remove_file(self.dir.join(name));
+        }
+        if self.dir_is_new {
+            let _ = fs::remove_dir(&self.dir);
+        }
+    }
+}
+
+impl Layout {
+    /// Makes the directory with the nodes' configurations and the certificate that all nodes show.
+    pub(crate) fn create(dir: &Path, plan: &Plan) -> Result<Self, Failure> {
         let made = |path: &Path| {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -106,10 +219,10 @@ impl Layout {
         }
         let this = Self {
             dir,
-            base_port: options.base_port,
-            password: options.password.clone().unwrap_or_default(),
+            base_port: plan.base_port,
+            password: plan.password.clone(),
         };
-        for node in 1..=options.nodes {
+        for node in 1..=plan.nodes {
             let text =
                 toml::to_string(&this.config(node)?).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
             write_private(&this.config_path(node), text.as_bytes())?;
@@ -205,6 +318,7 @@ impl Layout {
             plain_login: PlainLogin::Loopback,
             log: Log::default(),
             index_cache_mib: 64,
+            password: PasswordHash::default(),
         })
     }
 
@@ -245,6 +359,14 @@ fn at(path: &Path, error: &dyn std::fmt::Display) -> Failure {
 }
 
 const SUMMARY: &str = "quickstart.json";
+const SUMMARY_NEW: &str = "quickstart.json.new";
+/// What a quickstart is where nothing is said; `everpost quickstart --help` names the same.
+const NODES: u64 = 3;
+const USERS: u64 = 2;
+const DOMAIN: &str = "example.test";
+const BASE_PORT: u16 = 10_000;
+/// The highest port that is added to a node's thousand (POP3S).
+const HIGHEST_PORT: u16 = 995;
 
 #[cfg(test)]
 mod tests {
@@ -271,5 +393,24 @@ mod tests {
             .config(1)
             .is_err()
         );
+    }
+
+    #[test]
+    fn a_plan_is_refused_before_anything_is_made() {
+        let options = |domain: Option<&str>, base_port: Option<u16>| Quickstart {
+            command: None,
+            nodes: None,
+            users: None,
+            domain: domain.map(str::to_owned),
+            password: None,
+            base_port,
+            detach: false,
+        };
+        let plan = |domain, base_port| Plan::of(&options(domain, base_port), || "x".to_owned());
+        assert!(plan(None, None).is_ok());
+        assert!(plan(None, Some(65_535 - 3_995)).is_ok());
+        assert!(plan(None, Some(65_535 - 3_994)).is_err());
+        assert!(plan(Some("not a domain"), None).is_err());
+        assert!(plan(Some("[127.0.0.1]"), None).is_err());
     }
 }

@@ -40,6 +40,25 @@ impl Children {
         self.0.get(&node).map_or(0, Child::id)
     }
 
+    /// The processes as far as [`stop_all`] has to know them.
+    pub(crate) fn entries(&self) -> Vec<NodeEntry> {
+        let entry = |(node, child): (&u64, &Child)| NodeEntry {
+            id: *node,
+            pid: child.id(),
+            ..NodeEntry::default()
+        };
+        self.0.iter().map(entry).collect()
+    }
+
+    /// Ends all of them, in order, and waits until the last thread of each is gone.
+    pub(crate) async fn stop(&mut self, dir: &Path) {
+        stop_all(dir, &self.entries()).await;
+        for child in self.0.values_mut() {
+            // They have ended or were killed: this does not take long.
+            let _ = child.wait();
+        }
+    }
+
     /// The node's exit status, when this process started it and it has ended.
     pub(crate) fn exited(&mut self, node: u64) -> Option<ExitStatus> {
         self.0.get_mut(&node)?.try_wait().ok().flatten()
@@ -59,7 +78,8 @@ impl Children {
     }
 }
 
-/// Whether the node's process runs.
+/// Whether the node's process runs. A process that was killed does not, though its last threads may live, and hold the lock
+/// of the data directory, for a moment: the node that is started next waits for that.
 pub(crate) fn runs(dir: &Path, entry: &NodeEntry) -> bool {
     if entry.pid == 0 {
         return false;
