@@ -34,7 +34,8 @@ impl Session {
             match mailbox.pull(mail, &Expected::new()).await {
                 Err(Failure::End(end)) => return Err(end),
                 Err(_) => {
-                    // The change that woke us is not told a second time.
+                    // The change that woke us would not wake us a second time; whatever comes next looks again.
+                    mailbox.watch.note_change();
                     self.look_again = Some(Instant::now() + RETRY_PAUSE);
                     return Ok(());
                 }
