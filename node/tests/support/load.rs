@@ -317,7 +317,7 @@ pub(crate) async fn repair(site: &Site) {
     for running in site.running.values().chain(site.running.values()) {
         for group in 1..=MAILBOX_GROUPS {
             let references = GroupReferences(running.clone(), GroupId(group));
-            let report = running.repairer.repair_pass(&references, &voters).await.unwrap();
+            let report = running.repairer.repair_pass(&references, &voters, true).await.unwrap();
             assert_eq!(report.missing, 0, "seed {}: {report:?}", site.seed);
         }
     }
