@@ -31,7 +31,7 @@ pub enum LoginError {
     /// The name or the password is wrong. It is not said which.
     #[error("wrong name or password")]
     Wrong,
-    /// Too many failures from this network lately, and the account has not logged in from there before.
+    /// Too many failures from this network lately, and the account has not logged in from that address before.
     #[error("too many failed logins from your network, try again later")]
     TooMany,
     /// It cannot be decided now.

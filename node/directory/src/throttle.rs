@@ -1,8 +1,8 @@
 //! Failed logins, counted for each network.
 //!
 //! The answer to a failure comes the later the more there were from that network; a network beyond
-//! [`FAILURES_MAX`] is turned away, except for accounts that have logged in from it before: behind one address there may
-//! be an attacker and owners. Such an account is turned away there only after as many failures of its own beyond that.
+//! [`FAILURES_MAX`] is turned away, except for accounts at addresses that they have logged in from before: behind one
+//! address there may be an attacker and owners. Such an account is turned away there only after as many failures of its own beyond that.
 //! Nothing locks an account elsewhere. Loopback (a proxy, programs of this machine) is slowed down, never turned away.
 //! Counts halve every [`HALF_LIFE`].
 
@@ -18,10 +18,10 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
     networks: Mutex<BTreeMap<Network, Count>>,
-    known: Mutex<BTreeMap<(AccountId, Network), Known>>,
+    known: Mutex<BTreeMap<(AccountId, Source), Known>>,
 }
 
-/// An account that has logged in from a network.
+/// An account that has logged in from an address.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     last: Instant,
@@ -38,6 +38,9 @@ struct Count {
 /// A /24 of IPv4 or a /64 of IPv6: what one customer of a provider has.
 type Network = [u8; 8];
 
+/// An address of IPv4 or a /64 of IPv6: what an owner comes from again.
+type Source = [u8; 8];
+
 impl Throttle {
     /// Whether this address may try any account.
     pub(crate) fn permits(&self, peer: IpAddr) -> bool {
@@ -48,15 +51,15 @@ impl Throttle {
     pub(crate) fn permits_known(&self, account: AccountId, peer: IpAddr) -> bool {
         let now = Instant::now();
         lock(&self.known)
-            .get(&(account, network(peer)))
+            .get(&(account, source(peer)))
             .is_some_and(|known| known.is_fresh(now) && known.failures.decayed(now) < FAILURES_MAX)
     }
 
     /// Remembers that an account has logged in from there.
     pub(crate) fn record_success(&self, account: AccountId, peer: IpAddr) {
-        let (now, network) = (Instant::now(), network(peer));
+        let (now, source) = (Instant::now(), source(peer));
         let mut known = lock(&self.known);
-        if let Some(known) = known.get_mut(&(account, network)) {
+        if let Some(known) = known.get_mut(&(account, source)) {
             // Its failures stay: they may be another's, who guesses beside the owner.
             known.last = now;
             return;
@@ -80,12 +83,12 @@ impl Throttle {
             }
         }
         let failures = Count { failures: 0.0, at: now };
-        known.insert((account, network), Known { last: now, failures });
+        known.insert((account, source), Known { last: now, failures });
     }
 
     /// Counts a failure for which [`Throttle::permits_known`] let an account through, beside the network's.
     pub(crate) fn record_known_failure(&self, account: AccountId, peer: IpAddr) {
-        if let Some(known) = lock(&self.known).get_mut(&(account, network(peer))) {
+        if let Some(known) = lock(&self.known).get_mut(&(account, source(peer))) {
             known.failures = known.failures.plus_one(Instant::now());
         }
     }
@@ -143,6 +146,16 @@ impl Count {
     }
 }
 
+fn source(peer: IpAddr) -> Source {
+    match peer.to_canonical() {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            [0, 0, 0, 4, a, b, c, d]
+        }
+        IpAddr::V6(_) => network(peer),
+    }
+}
+
 fn network(peer: IpAddr) -> Network {
     match peer.to_canonical() {
         IpAddr::V4(address) => {
@@ -168,11 +181,11 @@ const DELAY_MAX: Duration = Duration::from_secs(10);
 const HALF_LIFE: Duration = Duration::from_secs(15 * 60);
 /// Networks that are remembered. Cost: some 64 octets each.
 const NETWORKS_MAX: usize = 65_536;
-/// How long an account's last login from a network is remembered: longer than a holiday.
+/// How long an account's last login from an address is remembered: longer than a holiday.
 const KNOWN_TIME: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Accounts with a network that are remembered. Cost: some 96 octets each.
+/// Accounts with an address that are remembered. Cost: some 96 octets each.
 const KNOWN_MAX: usize = 65_536;
-/// Networks that are remembered for one account.
+/// Addresses that are remembered for one account.
 const KNOWN_PER_ACCOUNT_MAX: usize = 16;
 
 #[cfg(test)]
@@ -205,15 +218,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_owner_known_in_the_attackers_network_may_still_try() {
+    async fn an_owner_known_at_an_address_may_still_try_there() {
         let (owner, other) = (AccountId([1; 16]), AccountId([2; 16]));
         let peer: IpAddr = "192.0.2.1".parse().unwrap();
         let throttle = turned_away(peer);
         throttle.record_success(owner, peer);
         assert!(!throttle.permits(peer));
-        assert!(throttle.permits_known(owner, "192.0.2.9".parse().unwrap()));
+        assert!(throttle.permits_known(owner, peer));
         assert!(!throttle.permits_known(other, peer));
-        assert!(!throttle.permits_known(owner, "192.0.3.1".parse().unwrap()));
+        assert!(!throttle.permits_known(owner, "192.0.2.9".parse().unwrap()));
         // Guessing at a known account has an end too, which a login does not put off.
         for _ in 0..101 {
             throttle.record_known_failure(owner, peer);
@@ -227,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_account_is_known_in_its_latest_networks() {
+    async fn one_account_is_known_at_its_latest_addresses() {
         let throttle = Throttle::default();
         let account = AccountId([1; 16]);
         let peer = |number: usize| IpAddr::from([10, 0, u8::try_from(number).unwrap(), 1]);
