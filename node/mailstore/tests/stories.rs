@@ -171,7 +171,10 @@ async fn an_alias_placed_in_part_loses_no_copy_to_a_quota() {
     };
     let message = test.ingest(MESSAGE).await;
     let from = EnvelopeFrom::default();
-    let results = test.store.deliver(&message, &from, &[alias.clone()], true).await;
+    let results = test
+        .store
+        .deliver(&message, &from, std::slice::from_ref(&alias), true)
+        .await;
     assert!(
         matches!(&results[..], [Ok(Delivered::Placed(guids))] if guids.len() == 2),
         "{results:?}"
