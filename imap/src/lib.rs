@@ -55,7 +55,7 @@ impl Context {
 }
 
 /// What a client is told for whom there is no room: see [`wire::serve_listener`].
-pub const BUSY: &[u8] = b"* BYE Too many connections\r\n";
+pub const BUSY: &[u8] = b"* BYE [UNAVAILABLE] Too many connections, try again later\r\n";
 
 /// Serves one connection until it ends.
 pub async fn serve(connection: wire::Connection, context: Context) {

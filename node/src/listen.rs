@@ -32,8 +32,6 @@ pub enum ListenError {
     AdminSocket(std::io::Error),
 }
 
-const SMTP_BUSY: &[u8] = b"421 4.7.0 Too many connections, try again later\r\n";
-const IMAP_BUSY: &[u8] = b"* BYE [UNAVAILABLE] Too many connections, try again later\r\n";
 const POP3_BUSY: &[u8] = b"-ERR [SYS/TEMP] Too many connections, try again later\r\n";
 
 /// Binds everything that the configuration names.
@@ -62,14 +60,14 @@ pub(crate) async fn bind_all(
             role,
         };
         let serve = move |connection: Connection| smtp::serve(connection, context.clone());
-        bind.serve(service, address, implicit_tls, SMTP_BUSY, serve, listeners)
+        bind.serve(service, address, implicit_tls, smtp::BUSY, serve, listeners)
             .await?;
     }
     let imap = imap::Context::new(parts.store.clone());
     for (service, address, implicit_tls) in [("imap", listen.imap, false), ("imaps", listen.imaps, true)] {
         let context = imap.clone();
         let serve = move |connection: Connection| imap::serve(connection, context.clone());
-        bind.serve(service, address, implicit_tls, IMAP_BUSY, serve, listeners)
+        bind.serve(service, address, implicit_tls, imap::BUSY, serve, listeners)
             .await?;
     }
     let pop3 = pop3::Context::new(parts.store.clone(), &parts.config.hostname);
@@ -118,7 +116,7 @@ impl Binding {
         listeners.spawn(serve_listener(
             listener,
             listening,
-            self.limiter.clone(),
+            self.limiter.listener(),
             busy,
             self.parts.shutdown.clone(),
             serve,

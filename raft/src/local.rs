@@ -15,7 +15,7 @@ use crate::consensus::{Consensus, Membership, ProposeError, ReadFn, Unavailable}
 
 /// See the module.
 pub struct LocalGroups {
-    node: NodeId,
+    voters: Vec<NodeId>,
     groups: BTreeMap<GroupId, Local>,
     cut: Mutex<BTreeSet<GroupId>>,
 }
@@ -37,10 +37,17 @@ impl LocalGroups {
         };
         let groups = (0..=mailbox_groups).map(|group| (GroupId(group), local())).collect();
         Self {
-            node,
+            voters: vec![node],
             groups,
             cut: Mutex::default(),
         }
+    }
+
+    /// With these voters in every group's membership, so that blobs have places to be. What is proposed is applied here
+    /// all the same.
+    #[must_use]
+    pub fn with_voters(self, voters: Vec<NodeId>) -> Self {
+        Self { voters, ..self }
     }
 
     /// Makes a group unavailable, or available again.
@@ -114,7 +121,7 @@ impl Consensus for LocalGroups {
         Ok(Membership {
             incarnation: Incarnation(1),
             index: 0,
-            voters: vec![self.node],
+            voters: self.voters.clone(),
             learners: Vec::new(),
         })
     }

@@ -279,12 +279,7 @@ impl Session {
             Err(error) => policy::login_refusal(&error),
         };
         tracing::info!(peer = %self.peer, code = reply.code, "login failed");
-        let is_final = reply.code == 421;
         self.verdict(Verdict::Refused(reply), todo);
-        if is_final {
-            // RFC 5321 3.8: after a 421 the server closes. The machine's own words for it would be a second reply.
-            self.answer(Input::Disconnected, todo);
-        }
     }
 
     fn verdict(&mut self, verdict: Verdict, todo: &mut VecDeque<Action>) {

@@ -8,6 +8,9 @@ use std::time::Duration;
 /// Octets of one message as stored. Reason: large enough for the attachments that people send. Cost: this much disk per
 /// message on three nodes; in memory never more than [`MESSAGE_MEMORY_BYTES_MAX`].
 pub const MESSAGE_BYTES_MAX: u64 = 50 * 1024 * 1024;
+/// Octets of the trace fields (Return-Path, Received) that we put in front of a message: one of the largest size may
+/// still have them.
+pub const MESSAGE_TRACE_BYTES_MAX: u64 = 4096;
 /// Octets of a message that a front end holds in memory before it goes on to disk. Cost: this much per transaction.
 pub const MESSAGE_MEMORY_BYTES_MAX: usize = 256 * 1024;
 /// Octets of a message's header block. Reason: what Dovecot refuses too (CVE-2024-23185). Larger ones are refused.
@@ -126,6 +129,7 @@ pub const BLOB_COPIES: usize = 3;
 
 /// Octets of one blob: a message and the trace fields that we put in front of it.
 pub const BLOB_BYTES_MAX: u64 = MESSAGE_BYTES_MAX + 1024 * 1024;
+const _: () = assert!(BLOB_BYTES_MAX >= MESSAGE_BYTES_MAX + MESSAGE_TRACE_BYTES_MAX);
 /// Octets of the message in one frame of a blob's file: what is decoded and verified to serve any byte of it. A power of
 /// two, so that a frame is a subtree of the BLAKE3 tree.
 pub const BLOB_FRAME_BYTES: usize = 1024 * 1024;

@@ -31,7 +31,7 @@ pub enum LoginError {
     /// The name or the password is wrong. It is not said which.
     #[error("wrong name or password")]
     Wrong,
-    /// Too many failures from this network lately.
+    /// Too many failures from this network lately, and the account has not logged in from that address before.
     #[error("too many failed logins from your network, try again later")]
     TooMany,
     /// It cannot be decided now.
@@ -45,8 +45,16 @@ impl Directory {
     /// # Errors
     /// [`LoginError`].
     pub async fn authenticate(&self, name: &str, password: &[u8], peer: IpAddr) -> Result<Account, LoginError> {
-        if !self.inner.throttle.permits(peer) {
-            return Err(LoginError::TooMany);
+        let throttle = &self.inner.throttle;
+        let mut known = None;
+        if !throttle.permits(peer) {
+            let row = self.login_row(Address::parse(name.trim()).ok().as_ref()).await?;
+            known = row
+                .map(|row| row.account)
+                .filter(|account| throttle.permits_known(*account, peer));
+            if known.is_none() {
+                return Err(LoginError::TooMany);
+            }
         }
         let result = if password.len() > PASSWORD_BYTES_MAX {
             // Refused before it is hashed: length must not buy work.
@@ -54,9 +62,16 @@ impl Directory {
         } else {
             self.check(name, password).await
         };
-        if result == Err(LoginError::Wrong) {
-            let delay = self.inner.throttle.record_failure(peer);
-            tokio::time::sleep(delay).await;
+        match &result {
+            Ok(account) => throttle.record_success(account.id, peer),
+            Err(LoginError::Wrong) => {
+                if let Some(account) = known {
+                    throttle.record_known_failure(account, peer);
+                }
+                let delay = throttle.record_failure(peer);
+                tokio::time::sleep(delay).await;
+            }
+            Err(_) => {}
         }
         result
     }

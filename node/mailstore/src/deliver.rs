@@ -3,7 +3,7 @@
 //! When [`MailStore::deliver`] says `Delivered` or `Queued`, that is durable. A recipient never gets a message twice by
 //! it: whatever is repeated is repeated under the same [`MessageGuid`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use core_types::limits::{QUEUE_EXPIRY, QUEUE_FIRST_RETRY};
@@ -56,8 +56,8 @@ pub enum Delivered {
 impl MailStore {
     /// Delivers a message to all recipients of a transaction. The results are in the recipients' order.
     ///
-    /// With `enforce_quota` (LMTP) an account that is full is an error of its recipient; otherwise it gets the message,
-    /// since its recipient was accepted before.
+    /// With `enforce_quota` (LMTP) an account that is full is an error of its recipient, unless other accounts of that
+    /// recipient take the message; otherwise it gets the message, since its recipient was accepted before.
     pub async fn deliver(
         &self,
         message: &Ingested,
@@ -72,8 +72,36 @@ impl MailStore {
                 .entry(account.id)
                 .or_insert_with(|| (account.group, self.new_message_guid()));
         }
+        let mut placed = self.place(message, &guids, enforce_quota).await;
+        let again: BTreeMap<_, _> = overrun(recipients, &placed)
+            .into_iter()
+            .filter_map(|account| Some((account, *guids.get(&account)?)))
+            .collect();
+        placed.extend(self.place(message, &again, false).await);
+
+        let mut results: Vec<Option<Result<Delivered, StoreError>>> = Vec::with_capacity(recipients.len());
+        let mut waiting = Vec::new();
+        for recipient in recipients {
+            results.push(self.settle(recipient, &placed, &guids, &mut waiting));
+        }
+        if !waiting.is_empty() {
+            let queued = self.enqueue(message, from, waiting, None).await;
+            for result in results.iter_mut().filter(|result| result.is_none()) {
+                *result = Some(queued.clone().map(Delivered::Queued));
+            }
+        }
+        results.into_iter().flatten().collect()
+    }
+
+    /// Has each account's group take the message.
+    async fn place(
+        &self,
+        message: &Ingested,
+        guids: &BTreeMap<AccountId, (GroupId, MessageGuid)>,
+        enforce_quota: bool,
+    ) -> BTreeMap<AccountId, Result<Placed, StoreError>> {
         let mut groups: BTreeMap<GroupId, Vec<DeliveryTarget>> = BTreeMap::new();
-        for (account, (group, guid)) in &guids {
+        for (account, (group, guid)) in guids {
             groups.entry(*group).or_default().push(target(*account, *guid));
         }
         let date = message.received_at();
@@ -91,24 +119,8 @@ impl MailStore {
             };
             accounts.into_iter().zip(each).collect::<Vec<_>>()
         });
-        let placed: BTreeMap<AccountId, Result<Placed, StoreError>> = futures_util::future::join_all(deliveries)
-            .await
-            .into_iter()
-            .flatten()
-            .collect();
-
-        let mut results: Vec<Option<Result<Delivered, StoreError>>> = Vec::with_capacity(recipients.len());
-        let mut waiting = Vec::new();
-        for recipient in recipients {
-            results.push(self.settle(recipient, &placed, &guids, &mut waiting));
-        }
-        if !waiting.is_empty() {
-            let queued = self.enqueue(message, from, waiting, None).await;
-            for result in results.iter_mut().filter(|result| result.is_none()) {
-                *result = Some(queued.clone().map(Delivered::Queued));
-            }
-        }
-        results.into_iter().flatten().collect()
+        let placed = futures_util::future::join_all(deliveries).await;
+        placed.into_iter().flatten().collect()
     }
 
     /// The result of one recipient, or `None` when it has to be queued; what is to be queued goes to `waiting`.
@@ -122,28 +134,38 @@ impl MailStore {
         let mut done = Vec::new();
         let mut refused = None;
         let mut queued = false;
+        let mut to_queue = Vec::new();
         for account in &recipient.accounts {
             let Some((_, guid)) = guids.get(&account.id) else {
                 continue;
             };
             match placed.get(&account.id) {
-                Some(Ok(_)) => done.push(*guid),
-                Some(Err(error @ StoreError::Refused(_))) => refused = Some(error.clone()),
-                Some(Err(_)) | None => {
-                    queued = true;
-                    waiting.push(QueuedRecipient {
-                        address: recipient.address.clone(),
-                        guid: *guid,
-                        account: Some(account.id),
-                        notify: recipient.notify,
-                        original: recipient.original.clone(),
-                        state: RecipientState::Waiting(None),
-                    });
+                Some(Ok(_)) => {
+                    done.push(*guid);
+                    continue;
                 }
+                // When others of the recipient's accounts wait in the queue, this one does too: the queue enforces none.
+                Some(Err(error @ StoreError::Refused(Refusal::OverQuota))) => refused = Some(error.clone()),
+                Some(Err(error @ StoreError::Refused(_))) => {
+                    refused = Some(error.clone());
+                    continue;
+                }
+                Some(Err(_)) | None => queued = true,
             }
+            to_queue.push(QueuedRecipient {
+                address: recipient.address.clone(),
+                guid: *guid,
+                account: Some(account.id),
+                notify: recipient.notify,
+                original: recipient.original.clone(),
+                state: RecipientState::Waiting(None),
+            });
+        }
+        if queued {
+            waiting.append(&mut to_queue);
+            return None;
         }
         match refused {
-            _ if queued => None,
             // Part of an alias's accounts took it: the sender must not be told that it failed and send it again.
             Some(error) if done.is_empty() => Some(Err(error)),
             _ => Some(Ok(Delivered::Placed(done))),
@@ -285,6 +307,22 @@ impl MailStore {
             .await?;
         Ok(receipts)
     }
+}
+
+/// The accounts refused for a quota although another account of the same recipient has the message: the sender is told
+/// that the recipient has it and will not send it again, so these get it too, at the price of an overrun.
+fn overrun(recipients: &[DeliverTo], placed: &BTreeMap<AccountId, Result<Placed, StoreError>>) -> BTreeSet<AccountId> {
+    let is_placed = |account: &Account| matches!(placed.get(&account.id), Some(Ok(_)));
+    let is_over_quota = |account: &&Account| {
+        let result = placed.get(&account.id);
+        matches!(result, Some(Err(StoreError::Refused(Refusal::OverQuota))))
+    };
+    recipients
+        .iter()
+        .filter(|recipient| recipient.accounts.iter().any(is_placed))
+        .flat_map(|recipient| recipient.accounts.iter().filter(is_over_quota))
+        .map(|account| account.id)
+        .collect()
 }
 
 pub(crate) fn target(account: AccountId, guid: MessageGuid) -> DeliveryTarget {

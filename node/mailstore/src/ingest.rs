@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use blobstore::{BlobWriter, Sealed};
-use core_types::limits::MESSAGE_BYTES_MAX;
+use core_types::limits::{MESSAGE_BYTES_MAX, MESSAGE_TRACE_BYTES_MAX};
 use core_types::{BlobId, UnixMillis};
 
 use crate::{MailStore, StoreError};
@@ -55,11 +55,11 @@ impl Ingest {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// [`StoreError::TooLarge`] beyond [`MESSAGE_BYTES_MAX`], [`StoreError::Full`], [`StoreError::Internal`].
+    /// [`StoreError::TooLarge`] beyond [`MESSAGE_BYTES_MAX`] and the trace fields, [`StoreError::Full`], [`StoreError::Internal`].
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.size = self.size.saturating_add(bytes.len() as u64);
         // The trace fields that a front end puts in front do not make a message of the largest size too large.
-        if self.size > MESSAGE_BYTES_MAX.saturating_add(TRACE_BYTES_MAX) {
+        if self.size > MESSAGE_BYTES_MAX.saturating_add(MESSAGE_TRACE_BYTES_MAX) {
             return Err(StoreError::TooLarge("message"));
         }
         self.scanner.feed(bytes);
@@ -92,6 +92,3 @@ impl Ingested {
         self.received_at
     }
 }
-
-/// Octets that Return-Path and Received may add to a message.
-const TRACE_BYTES_MAX: u64 = 4096;

@@ -1,9 +1,11 @@
 //! A message's bytes and structure, verified before a byte of them is handed out.
 
 use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use blobstore::{BlobError, BlobReader, Fetcher};
 use bytes::Bytes;
-use core_types::BlobId;
+use core_types::{BlobId, NodeId};
 use mime::Structure;
 use state::rows::MessageRow;
 
@@ -11,14 +13,19 @@ use crate::{AccountMail, MailStore, StoreError};
 
 /// A message's bytes, to be read in pieces.
 pub struct MessageBytes {
-    reader: blobstore::BlobReader,
+    /// Another one after the copy here turned out damaged.
+    reader: Mutex<BlobReader>,
+    blob: BlobId,
+    size: u64,
+    fetcher: Fetcher,
+    voters: Vec<NodeId>,
 }
 
 impl MessageBytes {
     /// Octets of the whole message.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.reader.len()
+        self.size
     }
 
     /// The bytes of a range, at most one frame (1 MiB) of them: what follows is asked for with a later start. Empty at or
@@ -27,13 +34,21 @@ impl MessageBytes {
     /// # Errors
     /// [`StoreError::BlobMissing`] when the bytes turn out damaged and no other node has them.
     pub async fn read(&self, range: Range<u64>) -> Result<Bytes, StoreError> {
-        Ok(self
-            .reader
-            .read_range(range)
-            .next()
-            .await
-            .transpose()?
-            .unwrap_or_default())
+        let reader = self.reader().clone();
+        match reader.read_range(range.clone()).next().await.transpose() {
+            // The copy here was set aside: another node's is read on from the same place.
+            Err(BlobError::Corrupt(_)) => {
+                let reader = self.fetcher.open_blob(self.blob, &self.voters).await?;
+                *self.reader() = reader.clone();
+                let piece = reader.read_range(range).next().await.transpose()?;
+                Ok(piece.unwrap_or_default())
+            }
+            piece => Ok(piece?.unwrap_or_default()),
+        }
+    }
+
+    fn reader(&self) -> MutexGuard<'_, BlobReader> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All bytes of a range, which the caller knows to be small.
@@ -62,11 +77,18 @@ impl MailStore {
     /// # Errors
     /// [`StoreError::BlobMissing`] when no node that can be reached has them.
     pub async fn open_blob(&self, blob: BlobId) -> Result<MessageBytes, StoreError> {
-        let reader = self.inner.fetcher.open_blob(blob, &self.all_voters()).await?;
-        Ok(MessageBytes { reader })
+        let voters = self.all_voters();
+        let reader = self.inner.fetcher.open_blob(blob, &voters).await?;
+        Ok(MessageBytes {
+            blob,
+            size: reader.len(),
+            reader: Mutex::new(reader),
+            fetcher: self.inner.fetcher.clone(),
+            voters,
+        })
     }
 
-    fn all_voters(&self) -> Vec<core_types::NodeId> {
+    fn all_voters(&self) -> Vec<NodeId> {
         let mut voters: Vec<_> = self
             .inner
             .groups

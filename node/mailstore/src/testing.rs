@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use blobstore::{BlobConfig, BlobStore, Fetcher, Replicator};
+use blobstore::{BlobConfig, BlobService, BlobStore, Fetcher, Replicator};
 use bytes::Bytes;
 use core_types::{AccountId, Address, Clock, Domain, Entropy, GroupId, NodeId, SiteId, UnixMillis};
 use directory::{Account, Directory, OpIds, PasswordCost};
@@ -21,7 +21,7 @@ use raft::consensus::Consensus;
 use raft::local::LocalGroups;
 use state::rows::Credential;
 use state::{DirectoryOp, Outcome};
-use transport::{CallError, Class, Rpc, ServiceId};
+use transport::{CallError, Class, Rpc, Service, ServiceId};
 
 use crate::{DeliverTo, Dependencies, EnvelopeFrom, Ingested, MailStore};
 
@@ -38,38 +38,66 @@ pub struct TestStore {
     pub groups: Arc<LocalGroups>,
     /// The disk under its blobs.
     pub disk: FaultyDisk,
+    /// The disk under the blobs of the other node, if there is one.
+    pub peer_disk: FaultyDisk,
     /// Its wall clock, which stands until it is moved.
     pub clock: Arc<ManualClock>,
     /// The accounts: `user1@example.test`, `user2@example.test`, ...
     pub accounts: Vec<Account>,
 }
 
-/// There is no other node.
-struct Alone(NodeId);
+/// The other node, if there is one, answers for its blobs and nothing else.
+struct Peer {
+    node: NodeId,
+    blobs: Option<BlobService>,
+}
 
 #[async_trait]
-impl Rpc for Alone {
+impl Rpc for Peer {
     fn node(&self) -> NodeId {
-        self.0
+        self.node
     }
 
-    async fn call(&self, to: NodeId, _: Class, _: ServiceId, _: Bytes, _: Duration) -> Result<Bytes, CallError> {
-        Err(CallError::Unreachable(to))
+    async fn call(
+        &self,
+        to: NodeId,
+        _: Class,
+        service: ServiceId,
+        request: Bytes,
+        _: Duration,
+    ) -> Result<Bytes, CallError> {
+        match &self.blobs {
+            Some(blobs) if to == PEER && service == ServiceId::BLOB => blobs
+                .serve(self.node, request)
+                .await
+                .map_err(|refused| CallError::Refused(refused.0)),
+            _ => Err(CallError::Unreachable(to)),
+        }
     }
 
     fn is_reachable(&self, to: NodeId) -> bool {
-        to == self.0
+        to == self.node || (to == PEER && self.blobs.is_some())
     }
 }
 
 impl TestStore {
     /// A mail store with this many accounts. Needs a tokio runtime.
     pub async fn new(users: u32) -> Self {
-        let node = NodeId(1);
+        Self::on(users, LocalGroups::new(NODE, 4), false).await
+    }
+
+    /// The same with a second node that holds a copy of every blob.
+    pub async fn with_peer(users: u32) -> Self {
+        let groups = LocalGroups::new(NODE, 4).with_voters(vec![NODE, PEER]);
+        Self::on(users, groups, true).await
+    }
+
+    async fn on(users: u32, groups: LocalGroups, has_peer: bool) -> Self {
+        let node = NODE;
         let disk = FaultyDisk::new();
         let clock = Arc::new(ManualClock::new(UnixMillis(1_700_000_000_000)));
         let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(7));
-        let groups = Arc::new(LocalGroups::new(node, 4));
+        let groups = Arc::new(groups);
         let consensus: Arc<dyn Consensus> = Arc::clone(&groups) as Arc<dyn Consensus>;
         let op_ids = OpIds::new(node, entropy.as_ref());
         let directory = Directory::new(directory::Dependencies {
@@ -80,16 +108,16 @@ impl TestStore {
             op_ids: Arc::clone(&op_ids),
             cost: PasswordCost::cheap(),
         });
-        let config = BlobConfig::default();
-        let blobs = BlobStore::open(
-            config,
-            Arc::new(disk.clone()),
-            Arc::new(InlinePool),
-            Arc::clone(&entropy),
-        )
-        .await
-        .expect("the blob store opens");
-        let rpc: Arc<dyn Rpc> = Arc::new(Alone(node));
+        let blobs = open_blobs(&disk, &entropy).await;
+        let peer_disk = FaultyDisk::new();
+        let peer_blobs = match has_peer {
+            true => Some(BlobService::new(open_blobs(&peer_disk, &entropy).await)),
+            false => None,
+        };
+        let rpc: Arc<dyn Rpc> = Arc::new(Peer {
+            node,
+            blobs: peer_blobs,
+        });
         let store = MailStore::new(Dependencies {
             groups: consensus,
             directory,
@@ -108,6 +136,7 @@ impl TestStore {
             store,
             groups,
             disk,
+            peer_disk,
             clock,
             accounts: Vec::new(),
         };
@@ -200,3 +229,13 @@ impl TestStore {
         self.groups.set_available(group, available);
     }
 }
+
+async fn open_blobs(disk: &FaultyDisk, entropy: &Arc<dyn Entropy>) -> BlobStore {
+    let disk = Arc::new(disk.clone());
+    BlobStore::open(BlobConfig::default(), disk, Arc::new(InlinePool), Arc::clone(entropy))
+        .await
+        .expect("the blob store opens")
+}
+
+const NODE: NodeId = NodeId(1);
+const PEER: NodeId = NodeId(2);

@@ -4,6 +4,7 @@
 use core_types::{Flags, MailboxName, ModSeq, Uid};
 use mailstore::testing::TestStore;
 use mailstore::{DeliverTo, Delivered, EnvelopeFrom, StoreError};
+use raft::consensus::Consensus;
 use state::Refusal;
 use state::command::FlagChange;
 
@@ -34,6 +35,48 @@ async fn what_is_delivered_is_read_byte_for_byte() {
     assert_eq!(bytes.read_all(6..10).await.unwrap(), b"a@ex");
     let structure = mail.structure(&inbox.messages[0]).await.unwrap();
     assert_eq!(structure.envelope().unwrap().subject.as_deref(), Some(&b"hello"[..]));
+}
+
+#[tokio::test]
+async fn a_message_damaged_here_while_it_is_read_is_read_on_from_another_node() {
+    let test = TestStore::with_peer(1).await;
+    // Noise, so that each frame has its own octets in the file.
+    let mut state = 1_u64;
+    let mut message = b"Subject: noise\r\n\r\n".to_vec();
+    message.resize_with(3 << 20, || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    });
+    test.deliver(&test.accounts[0], &message).await;
+    let mail = test.store.account(&test.accounts[0]);
+    let row = mail
+        .select(&MailboxName::inbox())
+        .await
+        .unwrap()
+        .unwrap()
+        .messages
+        .remove(0);
+    let bytes = mail.open(&row).await.unwrap();
+    let first = bytes.read(0..u64::MAX).await.unwrap();
+    assert_eq!(&first[..], &message[..first.len()]);
+    let name = row.blob.to_string();
+    let path = test.disk.paths().into_iter().find(|path| path.contains(&name)).unwrap();
+    test.disk.flip_bit(&path, 3 << 19, 0);
+    let rest = bytes.read_all(first.len() as u64..u64::MAX).await.unwrap();
+    assert!(rest == message[first.len()..], "the same octets from the same place on");
+    assert!(!test.disk.paths().contains(&path), "the damaged file was set aside");
+
+    // The other node's copy damaged too: an error, and no wrong octet.
+    let path = test
+        .peer_disk
+        .paths()
+        .into_iter()
+        .find(|path| path.contains(&name))
+        .unwrap();
+    test.peer_disk.flip_bit(&path, 3 << 19, 0);
+    let bytes = mail.open(&row).await.unwrap();
+    let damaged = bytes.read_all(0..u64::MAX).await;
+    assert!(matches!(damaged, Err(StoreError::BlobMissing(blob)) if blob == row.blob));
 }
 
 #[tokio::test]
@@ -106,6 +149,64 @@ async fn quota_is_enforced_where_the_protocol_can_say_so() {
         .deliver(&message, &EnvelopeFrom::default(), &[to(&small)], false)
         .await;
     assert!(matches!(&results[..], [Ok(Delivered::Placed(_))]), "{results:?}");
+}
+
+#[tokio::test]
+async fn an_alias_placed_in_part_loses_no_copy_to_a_quota() {
+    let test = TestStore::new(1).await;
+    let small = test.add_account("small@example.test", Some(10)).await;
+    let roomy = &test.accounts[0];
+    let alias = DeliverTo {
+        accounts: vec![small.clone(), roomy.clone()],
+        ..to(roomy)
+    };
+    let count = async |account: &directory::Account| {
+        let mail = test.store.account(account);
+        mail.select(&MailboxName::inbox())
+            .await
+            .unwrap()
+            .unwrap()
+            .messages
+            .len()
+    };
+    let message = test.ingest(MESSAGE).await;
+    let from = EnvelopeFrom::default();
+    let results = test
+        .store
+        .deliver(&message, &from, std::slice::from_ref(&alias), true)
+        .await;
+    assert!(
+        matches!(&results[..], [Ok(Delivered::Placed(guids))] if guids.len() == 2),
+        "{results:?}"
+    );
+    assert_eq!((count(&small).await, count(roomy).await), (1, 1));
+
+    // One has to wait: then the one without room waits with it.
+    assert_ne!(small.group, roomy.group);
+    test.set_available(roomy.group, false);
+    let results = test.store.deliver(&message, &from, &[alias], true).await;
+    assert!(matches!(&results[..], [Ok(Delivered::Queued(_))]), "{results:?}");
+    let mut queued = Vec::new();
+    for group in 1..=4 {
+        let group = core_types::GroupId(group);
+        let read = &mut |engine: &dyn core_types::KvRead| {
+            queued.extend(state::mailbox::Reader::new(engine).queue(None, 10).unwrap());
+        };
+        test.groups.read(group, read).await.unwrap();
+    }
+    assert_eq!(queued.len(), 1);
+    let waiting: Vec<_> = queued[0].recipients.iter().map(|waiting| waiting.account).collect();
+    assert_eq!(waiting.len(), 2, "{waiting:?}");
+    assert!(waiting.contains(&Some(small.id)));
+
+    // Nobody took it: the sender is told, and nobody has it.
+    test.set_available(roomy.group, true);
+    let results = test.store.deliver(&message, &from, &[to(&small)], true).await;
+    assert!(
+        matches!(&results[..], [Err(StoreError::Refused(Refusal::OverQuota))]),
+        "{results:?}"
+    );
+    assert_eq!(count(&small).await, 1);
 }
 
 #[tokio::test]

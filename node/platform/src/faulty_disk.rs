@@ -45,6 +45,8 @@ struct Shared {
     life: u64,
     files: BTreeMap<u64, Inode>,
     next_inode: u64,
+    /// How many handles of this life each file has.
+    handles: BTreeMap<u64, usize>,
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
     /// Changes of names that no `sync_dir` has made durable, oldest first.
@@ -130,6 +132,7 @@ impl FaultyDisk {
         let entropy: &dyn Entropy = &SeededEntropy::new(seed);
         let mut shared = self.lock();
         shared.life += 1;
+        shared.handles.clear();
         shared.fail_syncs = 0;
         let kept = usize::try_from(entropy.below(shared.name_changes.len() as u64 + 1)).unwrap_or(0);
         let changes = std::mem::take(&mut shared.name_changes);
@@ -151,6 +154,7 @@ impl FaultyDisk {
     pub fn crash_strictly(&self) {
         let mut shared = self.lock();
         shared.life += 1;
+        shared.handles.clear();
         shared.fail_syncs = 0;
         shared.name_changes.clear();
         shared.names = shared.durable_names.clone();
@@ -231,8 +235,11 @@ impl Shared {
         }
     }
 
+    /// What is removed and open nowhere takes no room, although a crash may bring it back.
     fn used_bytes(&self) -> u64 {
-        self.files.values().map(|inode| inode.current.len() as u64).sum()
+        let live: BTreeSet<&u64> = self.names.values().chain(self.handles.keys()).collect();
+        let live = live.into_iter().filter_map(|inode| self.files.get(inode));
+        live.map(|inode| inode.current.len() as u64).sum()
     }
 
     fn room_for(&self, path: &str, more: u64) -> Result<(), DiskError> {
@@ -288,6 +295,7 @@ impl Disk for FaultyDisk {
                 inode
             }
         };
+        *shared.handles.entry(inode).or_insert(0) += 1;
         Ok(Arc::new(FaultyFile {
             path: path.to_owned(),
             inode,
@@ -398,6 +406,22 @@ struct FaultyFile {
 impl fmt::Debug for FaultyFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FaultyFile({})", self.path)
+    }
+}
+
+impl Drop for FaultyFile {
+    fn drop(&mut self) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.life != self.life {
+            return;
+        }
+        match shared.handles.get_mut(&self.inode) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                shared.handles.remove(&self.inode);
+            }
+        }
     }
 }
 
@@ -626,6 +650,29 @@ mod tests {
             assert!(file.read_at(0, &mut [0]).is_err(), "handles die with the crash");
         }
         assert!(torn);
+    }
+
+    #[test]
+    fn a_removed_file_gives_its_room_back_with_its_last_handle() {
+        let disk = FaultyDisk::new();
+        disk.set_capacity(Some(10));
+        let file = disk.open("f", OpenMode::CreateNew).unwrap();
+        file.write_at(0, &[1; 10]).unwrap();
+        let again = disk.open("f", OpenMode::Read).unwrap();
+        disk.remove("f").unwrap();
+        drop(file);
+        assert_eq!(disk.free_bytes().unwrap(), 0, "it is open");
+        drop(again);
+        assert_eq!(disk.free_bytes().unwrap(), 10);
+        // Another file takes its place.
+        for name in ["a", "b"] {
+            disk.open(name, OpenMode::CreateNew)
+                .unwrap()
+                .write_at(0, &[1; 5])
+                .unwrap();
+        }
+        disk.rename("a", "b").unwrap();
+        assert_eq!(disk.free_bytes().unwrap(), 5);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How many connections there may be at once: in all, and from one address.
+//! How many connections there may be at once: in all, and from one address to one listener.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,24 +6,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use core_types::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX};
 
-/// Counts connections. Clones count together.
+/// Counts connections. Clones count together; see [`Limiter::listener`] for those that do so in part.
 #[derive(Clone, Debug)]
 pub struct Limiter {
-    counts: Arc<Mutex<Counts>>,
+    counts: Counts,
     total_max: usize,
     per_address_max: usize,
 }
 
-#[derive(Debug, Default)]
+/// Locked in this order.
+#[derive(Clone, Debug, Default)]
 struct Counts {
-    total: usize,
-    by_address: BTreeMap<IpAddr, usize>,
+    by_address: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
+    total: Arc<Mutex<usize>>,
 }
 
 /// One counted connection, until it is dropped.
 #[derive(Debug)]
 pub struct Permit {
-    counts: Arc<Mutex<Counts>>,
+    counts: Counts,
     address: IpAddr,
 }
 
@@ -39,9 +40,21 @@ impl Limiter {
     #[must_use]
     pub fn new(total_max: usize, per_address_max: usize) -> Self {
         Self {
-            counts: Arc::default(),
+            counts: Counts::default(),
             total_max,
             per_address_max,
+        }
+    }
+
+    /// A limiter for another listener: it counts addresses for itself, and all connections together with this one.
+    #[must_use]
+    pub fn listener(&self) -> Self {
+        Self {
+            counts: Counts {
+                by_address: Arc::default(),
+                total: Arc::clone(&self.counts.total),
+            },
+            ..*self
         }
     }
 
@@ -49,40 +62,42 @@ impl Limiter {
     #[must_use]
     pub fn admit(&self, address: IpAddr) -> Option<Permit> {
         let address = address.to_canonical();
-        let mut counts = lock(&self.counts);
-        let here = counts.by_address.get(&address).copied().unwrap_or(0);
-        if counts.total >= self.total_max || (here >= self.per_address_max && !address.is_loopback()) {
+        let mut by_address = lock(&self.counts.by_address);
+        let mut total = lock(&self.counts.total);
+        let here = by_address.get(&address).copied().unwrap_or(0);
+        if *total >= self.total_max || (here >= self.per_address_max && !address.is_loopback()) {
             return None;
         }
-        counts.total += 1;
-        counts.by_address.insert(address, here + 1);
+        *total += 1;
+        by_address.insert(address, here + 1);
         Some(Permit {
-            counts: Arc::clone(&self.counts),
+            counts: self.counts.clone(),
             address,
         })
     }
 
-    /// How many there are.
+    /// How many there are, at all listeners.
     #[must_use]
     pub fn count(&self) -> usize {
-        lock(&self.counts).total
+        *lock(&self.counts.total)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut counts = lock(&self.counts);
-        counts.total = counts.total.saturating_sub(1);
-        match counts.by_address.get_mut(&self.address) {
+        let mut by_address = lock(&self.counts.by_address);
+        let mut total = lock(&self.counts.total);
+        *total = total.saturating_sub(1);
+        match by_address.get_mut(&self.address) {
             Some(count) if *count > 1 => *count -= 1,
             _ => {
-                counts.by_address.remove(&self.address);
+                by_address.remove(&self.address);
             }
         }
     }
 }
 
-fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
+fn lock<T>(counts: &Mutex<T>) -> MutexGuard<'_, T> {
     counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -102,5 +117,20 @@ mod tests {
         drop(first);
         assert_eq!(limiter.count(), 2);
         assert!(limiter.admit(one).is_some());
+    }
+
+    #[test]
+    fn each_listener_counts_an_address_for_itself_and_all_count_together() {
+        let imap = Limiter::new(3, 2);
+        let smtp = imap.listener();
+        let one: IpAddr = "192.0.2.1".parse().unwrap();
+        let first = imap.admit(one).unwrap();
+        let _second = imap.admit(one).unwrap();
+        assert!(imap.admit(one).is_none(), "two from one address");
+        let _third = smtp.admit(one).unwrap();
+        assert!(smtp.admit(one).is_none(), "three in all");
+        assert_eq!((imap.count(), smtp.count()), (3, 3));
+        drop(first);
+        assert!(smtp.clone().admit(one).is_some());
     }
 }

@@ -85,6 +85,12 @@ async fn logging_in_waits_for_the_directory() {
 async fn smtp_auth_brute() {
     let test = TestStore::new(1).await;
     let wrong = format!("AUTH PLAIN {}", plain("user1@example.test", "wrong"));
+    // The owner in the attacker's own network, at an address that is known.
+    let at_home = || Setup {
+        peer: "198.51.100.99:1",
+        ..Setup::new(&test, Role::Submission)
+    };
+    at_home().logged_in().await;
     let mut failures = 0;
     let began = tokio::time::Instant::now();
     let last = 'attack: loop {
@@ -114,6 +120,18 @@ async fn smtp_auth_brute() {
         ..Setup::new(&test, Role::Submission)
     };
     owner.logged_in().await;
+    at_home().logged_in().await;
+    // What was sent ahead is not carried out after the last word.
+    let other = format!("AUTH PLAIN {}", plain("nobody@example.test", "wrong"));
+    for _ in 0..5 {
+        let mut client = at_home().greeted().await;
+        // The count has halved a little meanwhile.
+        let last = client.say(&format!("{other}\r\nNOOP")).await;
+        if last.starts_with("421 4.7.0") {
+            return client.expect_closed().await;
+        }
+    }
+    panic!("never turned away");
 }
 
 #[tokio::test(start_paused = true)]

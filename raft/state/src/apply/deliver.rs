@@ -1,7 +1,7 @@
 //! `Deliver`: a new message for mailboxes of one or several accounts, once for each GUID.
 
 use core_types::AccountId;
-use core_types::limits::{MESSAGE_BYTES_MAX, SMTP_RECIPIENTS_MAX, STRUCTURE_BYTES_MAX};
+use core_types::limits::{BLOB_BYTES_MAX, SMTP_RECIPIENTS_MAX, STRUCTURE_BYTES_MAX};
 
 use crate::apply::tx::{Halt, Tx, refuse};
 use crate::apply::{blobs, messages};
@@ -18,8 +18,9 @@ pub(crate) fn apply(tx: &mut Tx<'_>, delivery: &Delivery) -> Result<Outcome, Hal
     if delivery.targets.len() > SMTP_RECIPIENTS_MAX {
         return refuse(Refusal::Limit("SMTP_RECIPIENTS_MAX".to_owned()));
     }
-    if delivery.message.size > MESSAGE_BYTES_MAX {
-        return refuse(Refusal::Limit("MESSAGE_BYTES_MAX".to_owned()));
+    // The stored octets: the trace fields in front of a message do not count as the message's.
+    if delivery.message.size > BLOB_BYTES_MAX {
+        return refuse(Refusal::Limit("BLOB_BYTES_MAX".to_owned()));
     }
     if delivery.message.structure.len() > STRUCTURE_BYTES_MAX {
         return refuse(Refusal::Limit("STRUCTURE_BYTES_MAX".to_owned()));

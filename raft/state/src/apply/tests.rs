@@ -6,7 +6,10 @@ mod histories;
 mod model;
 mod queue;
 
-use core_types::limits::{DELIVERY_MEMORY, KEYWORDS_PER_MAILBOX_MAX, OP_TIME_STEP_MAX, RETENTION, UNSETTLED_OPS_MAX};
+use core_types::limits::{
+    BLOB_BYTES_MAX, DELIVERY_MEMORY, KEYWORDS_PER_MAILBOX_MAX, MESSAGE_BYTES_MAX, MESSAGE_TRACE_BYTES_MAX,
+    OP_TIME_STEP_MAX, RETENTION, UNSETTLED_OPS_MAX,
+};
 use core_types::{
     AccountId, BlobId, EmailId, Flags, Keyword, KvEngine, MailboxGuid, MailboxName, MessageGuid, ModSeq, NodeId, OpId,
     Uid, UnixMillis,
@@ -258,6 +261,28 @@ fn op_time_never_goes_back_and_never_far_ahead() {
     group.now = UnixMillis(u64::MAX);
     group.deliver(2);
     assert_eq!(time(&group), START.saturating_add(day));
+}
+
+#[test]
+fn a_message_of_the_largest_size_is_delivered_with_its_trace_fields() {
+    let mut group = Group::with_ann();
+    let sized = |number: u8, size: u64| {
+        let MailboxOp::Deliver(mut delivery) = delivery(number, INBOX) else {
+            panic!()
+        };
+        delivery.message.size = size;
+        MailboxOp::Deliver(delivery)
+    };
+    for (number, size) in [(1, MESSAGE_BYTES_MAX + MESSAGE_TRACE_BYTES_MAX), (2, BLOB_BYTES_MAX)] {
+        assert!(
+            matches!(group.ask(sized(number, size)), Outcome::Delivered(_)),
+            "{size}"
+        );
+    }
+    assert!(matches!(
+        group.ask(sized(3, BLOB_BYTES_MAX + 1)),
+        Outcome::Refused(Refusal::Limit(_))
+    ));
 }
 
 #[test]

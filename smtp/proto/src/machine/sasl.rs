@@ -127,6 +127,8 @@ impl Machine {
                 self.session.identity = Some(identity);
                 push_reply(&SUCCESS, out);
             }
+            // RFC 5321 3.8: after a 421 the server closes; what the client has sent ahead is not carried out.
+            Some(reply) if reply.code == 421 => self.close(&reply, out),
             Some(reply) => self.refuse(&reply, out),
         }
     }

@@ -91,6 +91,50 @@ fn founding_makes_the_site_and_its_groups() {
 }
 
 #[test]
+fn quic_join_id_reuse() {
+    let mut group = founded();
+    let first = DirectoryOp::AddFirstNode {
+        site: SITE,
+        name: "n1".into(),
+        node_key: [1; 32],
+        address: "a:1".into(),
+    };
+    assert_eq!(ask(&mut group, first), Outcome::NodeAdded { node: NodeId(1) });
+    let token = |key: u8, name: &str| DirectoryOp::AddJoinToken {
+        token_key: [key; 32],
+        site: SITE,
+        name: name.into(),
+        expires: START.saturating_add(1000),
+    };
+    let join = |token: u8, node: u8| DirectoryOp::JoinNode {
+        token_key: [token; 32],
+        node_key: [node; 32],
+        address: "b:1".into(),
+    };
+    assert_eq!(ask(&mut group, token(7, "n2")), Outcome::Done);
+    assert_eq!(ask(&mut group, join(7, 2)), Outcome::NodeAdded { node: NodeId(2) });
+    // Its disk is wiped, its key with it: neither its old token nor its name gives the new key the old id.
+    assert_eq!(ask(&mut group, join(7, 3)), Outcome::Refused(Refusal::BadToken));
+    assert_eq!(
+        ask(&mut group, token(8, "n2")),
+        Outcome::Refused(Refusal::AlreadyExists)
+    );
+    assert_eq!(ask(&mut group, token(8, "n2-again")), Outcome::Done);
+    assert_eq!(ask(&mut group, token(9, "n2-once-more")), Outcome::Done);
+    // The old key has its id for ever and gets no second one; refused, that uses up neither token nor id.
+    assert_eq!(ask(&mut group, join(8, 2)), Outcome::Refused(Refusal::AlreadyExists));
+    assert_eq!(ask(&mut group, join(8, 3)), Outcome::NodeAdded { node: NodeId(3) });
+    assert_eq!(ask(&mut group, join(9, 4)), Outcome::NodeAdded { node: NodeId(4) });
+    let nodes: Vec<_> = Reader::new(&group.engine)
+        .nodes()
+        .unwrap()
+        .into_iter()
+        .map(|row| (row.node.0, row.key[0]))
+        .collect();
+    assert_eq!(nodes, [(1, 1), (2, 2), (3, 3), (4, 4)]);
+}
+
+#[test]
 fn a_join_token_is_good_once_and_for_one_key() {
     let mut group = founded();
     let first = DirectoryOp::AddFirstNode {
