@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use admin::api::{BlobStatus, Check, DiskStatus, GroupStatus, Health, NodeStatus, Status};
+use admin::api::{BlobStatus, DiskStatus, GroupStatus, Health, NodeStatus, Status};
 use admin::{AdminError, Kind};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 use transport::{Authority, JoinService, JoinToken, Refused, Validity};
 
+use crate::checks;
 use crate::listen::ListenError;
 use crate::start::{Parts, advertised};
 
@@ -161,7 +162,7 @@ impl admin::Node for Face {
                 .await;
             queue += counts.map_or(0, |counts| counts.queue_entries);
         }
-        let checks = self.checks(&nodes, &groups, &blobs, &disk);
+        let checks = checks::all(parts, &nodes, &groups, &blobs, &disk);
         Ok(Status {
             health: checks.iter().map(|check| check.severity).max().unwrap_or(Health::Ok),
             node: parts.identity.node().0,
@@ -238,108 +239,6 @@ impl Face {
             journal_backlog: status.journal_blobs,
         }
     }
-
-    fn checks(
-        &self,
-        nodes: &[NodeStatus],
-        groups: &[GroupStatus],
-        blobs: &BlobStatus,
-        disk: &DiskStatus,
-    ) -> Vec<Check> {
-        let mut checks = Vec::new();
-        let mut note = |code: &str, severity, message: String, advice: &str| {
-            checks.push(Check {
-                code: code.to_owned(),
-                severity,
-                message,
-                advice: advice.to_owned(),
-            });
-        };
-        for node in nodes.iter().filter(|node| node.state == "unreachable") {
-            note(
-                "NODE_UNREACHABLE",
-                Health::Warning,
-                format!("node {} ({}) cannot be reached from here.", node.node, node.name),
-                "Start it, or look at the network between the nodes.",
-            );
-        }
-        for group in groups {
-            if let Some(reason) = &group.closed {
-                note(
-                    "REPLICA_CLOSED",
-                    Health::Error,
-                    format!("the replica of group {} on this node is closed: {reason}.", group.group),
-                    "Restart the node; if it stays closed, replace the node.",
-                );
-            } else if group.leader.is_none() {
-                note(
-                    "GROUP_NO_LEADER",
-                    Health::Error,
-                    format!("group {} has no leader that this node knows.", group.group),
-                    "Bring a majority of its voters back.",
-                );
-            }
-        }
-        for (group, reason) in self.0.health.all_not_opened() {
-            note(
-                "REPLICA_NOT_OPENED",
-                Health::Error,
-                format!("the replica of group {group} on this node could not be opened: {reason}."),
-                "The other nodes serve the group; replace this node.",
-            );
-        }
-        if blobs.under_replicated > 0 {
-            note(
-                "BLOBS_UNDER_REPLICATED",
-                Health::Warning,
-                format!("{} messages have fewer copies than wanted.", blobs.under_replicated),
-                "They are copied by themselves as soon as enough nodes are up.",
-            );
-        }
-        let (_, missing) = self.0.health.repairs();
-        if missing > 0 {
-            note(
-                "BLOBS_MISSING",
-                Health::Error,
-                format!("the bytes of {missing} messages are on no node that can be reached."),
-                "Bring all nodes back; do not remove any.",
-            );
-        }
-        if blobs.corrupt > 0 {
-            note(
-                "BLOBS_DAMAGED",
-                Health::Warning,
-                format!("{} damaged copies were found since the start.", blobs.corrupt),
-                "They were set aside and fetched from other nodes; look at this node's disk.",
-            );
-        }
-        if disk.free_bytes < DISK_LOW_BYTES {
-            note(
-                "DISK_LOW",
-                Health::Error,
-                format!("{} MiB are free on this node's disk.", disk.free_bytes >> 20),
-                "Make room: mail is refused for now when the disk is full.",
-            );
-        }
-        for damage in self.0.log.damages() {
-            note(
-                "LOG_DAMAGED",
-                Health::Error,
-                format!("the log is damaged: {damage}."),
-                "Replace the node; do not restart others before.",
-            );
-        }
-        let gaps = self.0.health.manifest_gaps();
-        if !gaps.is_empty() {
-            note(
-                "MANIFEST_GAP",
-                Health::Warning,
-                format!("the manifests of {} groups on this node missed changes.", gaps.len()),
-                "They are written anew by themselves; only a recovery from blobs of this node would notice until then.",
-            );
-        }
-        checks
-    }
 }
 
 async fn group_status(group: &raft::Group) -> GroupStatus {
@@ -377,6 +276,3 @@ async fn group_status(group: &raft::Group) -> GroupStatus {
 pub(crate) fn validity(now: UnixMillis) -> Validity {
     Validity::usual(now)
 }
-
-/// Below this much free space the status says so.
-const DISK_LOW_BYTES: u64 = 512 * 1024 * 1024;

@@ -3,6 +3,7 @@
 //! The only crate that builds the whole. Not here: a rule of mail, of Raft, or of a protocol.
 
 mod care;
+mod checks;
 pub mod commands;
 pub mod config;
 mod face;

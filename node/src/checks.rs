@@ -1,0 +1,130 @@
+//! The coded health checks: what is not as it should be, and one sentence that says what to do.
+//!
+//! The codes are documented in `docs/operations.md` and never change their meaning.
+
+use admin::api::{BlobStatus, Check, DiskStatus, GroupStatus, Health, NodeStatus};
+
+use crate::start::Parts;
+
+/// Every check that does not pass, nodes and groups first.
+pub(crate) fn all(
+    parts: &Parts,
+    nodes: &[NodeStatus],
+    groups: &[GroupStatus],
+    blobs: &BlobStatus,
+    disk: &DiskStatus,
+) -> Vec<Check> {
+    let mut checks = Vec::new();
+    of_nodes(nodes, &mut checks);
+    of_groups(parts, groups, &mut checks);
+    of_blobs(parts, blobs, &mut checks);
+    of_disk(parts, disk, &mut checks);
+    checks
+}
+
+fn check(code: &str, severity: Health, message: String, advice: &str) -> Check {
+    Check {
+        code: code.to_owned(),
+        severity,
+        message,
+        advice: advice.to_owned(),
+    }
+}
+
+fn of_nodes(nodes: &[NodeStatus], checks: &mut Vec<Check>) {
+    for node in nodes.iter().filter(|node| node.state == "unreachable") {
+        checks.push(check(
+            "NODE_UNREACHABLE",
+            Health::Warning,
+            format!("node {} ({}) cannot be reached from here.", node.node, node.name),
+            "Start it, or look at the network between the nodes.",
+        ));
+    }
+}
+
+fn of_groups(parts: &Parts, groups: &[GroupStatus], checks: &mut Vec<Check>) {
+    for group in groups {
+        if let Some(reason) = &group.closed {
+            checks.push(check(
+                "REPLICA_CLOSED",
+                Health::Error,
+                format!("the replica of group {} on this node is closed: {reason}.", group.group),
+                "Restart the node; if it stays closed, replace the node.",
+            ));
+        } else if group.leader.is_none() {
+            checks.push(check(
+                "GROUP_NO_LEADER",
+                Health::Error,
+                format!("group {} has no leader that this node knows.", group.group),
+                "Bring a majority of its voters back.",
+            ));
+        }
+    }
+    for (group, reason) in parts.health.all_not_opened() {
+        checks.push(check(
+            "REPLICA_NOT_OPENED",
+            Health::Error,
+            format!("the replica of group {group} on this node could not be opened: {reason}."),
+            "The other nodes serve the group; replace this node.",
+        ));
+    }
+}
+
+fn of_blobs(parts: &Parts, blobs: &BlobStatus, checks: &mut Vec<Check>) {
+    if blobs.under_replicated > 0 {
+        checks.push(check(
+            "BLOBS_UNDER_REPLICATED",
+            Health::Warning,
+            format!("{} messages have fewer copies than wanted.", blobs.under_replicated),
+            "They are copied by themselves as soon as enough nodes are up.",
+        ));
+    }
+    let (_, missing) = parts.health.repairs();
+    if missing > 0 {
+        checks.push(check(
+            "BLOBS_MISSING",
+            Health::Error,
+            format!("the bytes of {missing} messages are on no node that can be reached."),
+            "Bring all nodes back; do not remove any.",
+        ));
+    }
+    if blobs.corrupt > 0 {
+        checks.push(check(
+            "BLOBS_DAMAGED",
+            Health::Warning,
+            format!("{} damaged copies were found since the start.", blobs.corrupt),
+            "They were set aside and fetched from other nodes; look at this node's disk.",
+        ));
+    }
+    let gaps = parts.health.manifest_gaps();
+    if !gaps.is_empty() {
+        checks.push(check(
+            "MANIFEST_GAP",
+            Health::Warning,
+            format!("the manifests of {} groups on this node missed changes.", gaps.len()),
+            "They are written anew by themselves; only a recovery from blobs of this node would notice until then.",
+        ));
+    }
+}
+
+fn of_disk(parts: &Parts, disk: &DiskStatus, checks: &mut Vec<Check>) {
+    if disk.free_bytes < DISK_LOW_BYTES {
+        checks.push(check(
+            "DISK_LOW",
+            Health::Error,
+            format!("{} MiB are free on this node's disk.", disk.free_bytes >> 20),
+            "Make room: mail is refused for now when the disk is full.",
+        ));
+    }
+    for damage in parts.log.damages() {
+        checks.push(check(
+            "LOG_DAMAGED",
+            Health::Error,
+            format!("the log is damaged: {damage}."),
+            "Replace the node; do not restart others before.",
+        ));
+    }
+}
+
+/// Below this much free space the status says so.
+const DISK_LOW_BYTES: u64 = 512 * 1024 * 1024;
