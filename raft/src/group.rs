@@ -30,6 +30,7 @@ use crate::frame::{Answer, Attempt, Change, Request};
 use crate::machine::Machine;
 use crate::network::Network;
 use crate::replica::Replica;
+use crate::space::Space;
 use crate::transfer::Incoming;
 use crate::types::{EncodedCommand, TypeConfig};
 
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
     pub(crate) replica: Arc<Replica>,
     pub(crate) network: Network,
     pub(crate) config: Arc<Config>,
+    space: Arc<Space>,
     /// Voters that lately refused a blob or did not answer, as the commands say.
     skipped: Mutex<BTreeSet<NodeId>>,
     /// Copies differ, and no majority says which is right.
@@ -87,12 +89,14 @@ impl Group {
         replica: Arc<Replica>,
         network: Network,
         config: Arc<Config>,
+        space: Arc<Space>,
     ) -> Self {
         let inner = Inner {
             raft,
             replica,
             network,
             config,
+            space,
             skipped: Mutex::default(),
             alarm: Mutex::default(),
             gate: RwLock::new(()),
