@@ -162,6 +162,17 @@ pub enum OpenError {
     /// The disk failed.
     #[error(transparent)]
     Disk(#[from] core_types::DiskError),
+    /// The log knows nothing of a replica that has a state: its votes are lost with the log, so it must not vote again.
+    #[error(
+        "group {0}: the log has lost this replica, whose votes are forgotten: it must not vote under this node's id again; \
+         replace the node"
+    )]
+    LogLost(GroupId),
+    /// The replica was closed because its state differs from that of the majority.
+    #[error(
+        "group {0}: the state of this replica differs from that of the majority: remove the replica, and add it anew"
+    )]
+    Diverged(GroupId),
     /// The log does not fit the state, or the group cannot be started.
     #[error("group {group}: {detail}")]
     Log {

@@ -187,7 +187,11 @@ impl Groups {
             })?;
         let removed = blocking::run(&*pool, move || {
             snapshot::remove_all(&*disk, group, incarnation)?;
-            Ok(GroupRows::remove(engine, group, incarnation))
+            let removed = GroupRows::remove(engine, group, incarnation);
+            if removed.is_ok() {
+                snapshot::unmark_diverged(&*disk, group, incarnation)?;
+            }
+            Ok(removed)
         })
         .await?;
         Ok(removed?)
@@ -326,15 +330,25 @@ impl Inner {
         } = self.dependencies.clone();
         let failed = |detail: String| OpenError::Log { group, detail };
         let found_full = Arc::clone(&ties.found_full);
+        let loading = Arc::clone(&disk);
+        let (rows, snapshot, is_diverged) = blocking::run(&*pool, move || {
+            let rows = GroupRows::open(engine, group, incarnation);
+            let is_diverged = snapshot::is_diverged(&*loading, group, incarnation)?;
+            Ok((rows, snapshot::load_newest(&*loading, group, incarnation)?, is_diverged))
+        })
+        .await?;
+        let rows = rows?;
+        if is_diverged {
+            return Err(OpenError::Diverged(group));
+        }
+        // A log is begun before anything is applied: what has a state had a log, and votes in it.
+        let is_known = log.state(GroupKey { group, incarnation }).is_some();
+        if !is_known && (snapshot.is_some() || rows.machine_row()?.is_some()) {
+            return Err(OpenError::LogLost(group));
+        }
         let store = LogStore::open(log, GroupKey { group, incarnation }, found_full)
             .await
             .map_err(|error| failed(error.to_string()))?;
-        let loading = Arc::clone(&disk);
-        let (rows, snapshot) = blocking::run(&*pool, move || {
-            let rows = GroupRows::open(engine, group, incarnation);
-            Ok((rows, snapshot::load_newest(&*loading, group, incarnation)?))
-        })
-        .await?;
         let network = Network {
             rpc,
             group,
@@ -347,7 +361,7 @@ impl Inner {
             group,
             incarnation,
             kind,
-            rows?,
+            rows,
             disk,
             pool,
             apply,
@@ -399,12 +413,17 @@ impl Inner {
         match self.open(group, replica.incarnation, replica.kind, ties).await {
             Ok(opened) => {
                 tracing::info!(group = group.0, "there is room on the disk again; replica opened again");
-                opened.inner.replica.overrun_watchers();
+                opened.inner.replica.publish_replaced();
             }
             Err(OpenError::Index(KvError::Full)) => {
                 self.failed.tell("the index does not see that the disk has room again")
             }
-            Err(error) => tracing::warn!(group = group.0, error = %error, "replica not opened again yet"),
+            Err(error) => {
+                if matches!(error, OpenError::Diverged(_) | OpenError::LogLost(_)) {
+                    replica.ties.found_full.store(false, Ordering::Release);
+                }
+                tracing::warn!(group = group.0, error = %error, "replica not opened again");
+            }
         }
     }
 

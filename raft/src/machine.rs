@@ -261,8 +261,9 @@ impl Machine {
         install.finish(&encode_row(&row)?).await.map_err(io::Error::other)?;
         self.row = row;
         keep_snapshot(&self.replica, file).await.map_err(io::Error::other)?;
+        // Before the index is told: who sees the index finds that there is more to look at.
+        self.replica.publish_replaced();
         self.tell_applied();
-        self.replica.overrun_watchers();
         Ok(())
     }
 }
@@ -361,7 +362,7 @@ async fn keep_snapshot(replica: &Arc<Replica>, file: SnapshotFile) -> Result<(),
     };
     let disk = Arc::clone(&replica.disk);
     blocking::run(&*replica.pool, move || match disk.remove(&old.path) {
-        Err(error) if error.kind != core_types::DiskErrorKind::NotFound => Err(error),
+        Err(error) if error.kind != DiskErrorKind::NotFound => Err(error),
         _ => disk.sync_dir(snapshot::DIRECTORY),
     })
     .await

@@ -163,12 +163,9 @@ impl Replica {
         let _ = self.ties.effects.send(event);
     }
 
-    /// Makes every watcher lag: the state was replaced as a whole, and each must look at everything anew.
-    pub(crate) fn overrun_watchers(&self) {
-        let nothing: Arc<[Effect]> = Arc::new([]);
-        for _ in 0..=EFFECTS_KEPT {
-            self.publish(Arc::clone(&nothing));
-        }
+    /// Tells every watcher that the state was replaced as a whole.
+    pub(crate) fn publish_replaced(&self) {
+        self.publish(Arc::new([Effect::Replaced]));
     }
 
     pub(crate) fn watch_effects(&self) -> broadcast::Receiver<Arc<[Effect]>> {
