@@ -1,5 +1,7 @@
 //! A disk that is full for a while: what is refused, what closes, and that all of it works again without a restart.
 
+use core_types::{Batch, DiskErrorKind, KvError, KvRead};
+
 use super::*;
 use crate::consensus::{Consensus, ProposeError};
 
@@ -60,4 +62,87 @@ async fn a_replica_that_closed_on_a_full_disk_is_open_again_when_there_is_room()
     cluster.set(leader, "after", "x").await.unwrap();
     cluster.settle().await;
     assert!(watcher.try_recv().is_ok());
+}
+
+/// An index whose checkpoints answer as told.
+#[derive(Default)]
+struct Checkpoints {
+    rows: MemoryEngine,
+    answer: Mutex<Option<KvError>>,
+}
+
+impl KvRead for Checkpoints {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        self.rows.get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
+        self.rows.scan(from, to, visit)
+    }
+
+    fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
+        self.rows.scan_back(from, to, visit)
+    }
+}
+
+impl KvEngine for Checkpoints {
+    fn write(&self, batch: &Batch) -> Result<(), KvError> {
+        self.rows.write(batch)
+    }
+
+    fn checkpoint(&self) -> Result<(), KvError> {
+        self.answer.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
+    fn size_bytes(&self) -> Result<u64, KvError> {
+        self.rows.size_bytes()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_without_room_is_tried_again_and_any_other_failure_stops_the_node() {
+    let disk: Arc<FaultyDisk> = Arc::new(FaultyDisk::new());
+    let engine = Arc::new(Checkpoints::default());
+    let config = LogConfig {
+        segment_bytes: 1 << 20,
+        ..LogConfig::new(NodeId(1))
+    };
+    let log = SharedLog::open(disk.clone(), Arc::new(InlinePool), &SeededEntropy::new(1), config).unwrap();
+    let rpc = Arc::new(LocalRpc {
+        node: NodeId(1),
+        net: Arc::default(),
+    });
+    let dependencies = Dependencies {
+        disk: disk.clone(),
+        pool: Arc::new(InlinePool),
+        engine: engine.clone(),
+        rpc,
+        log,
+    };
+    let groups = Groups::open(Config::new(NodeId(1)), dependencies);
+    let group = groups.open_group(GROUP, LIFE, MachineKind::Directory).await.unwrap();
+    disk.set_capacity(Some(8 << 20));
+    *engine.answer.lock().unwrap() = Some(KvError::Full);
+    for _ in 0..10 {
+        assert_eq!(groups.checkpoint().await.unwrap_err().kind, DiskErrorKind::Full);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    assert_eq!(group.status().closed, None);
+    *engine.answer.lock().unwrap() = None;
+    groups.checkpoint().await.unwrap();
+    assert!(timeout(PATIENCE, groups.failed()).await.is_err());
+    *engine.answer.lock().unwrap() = Some(KvError::Io("injected".to_owned()));
+    groups.checkpoint().await.unwrap_err();
+    assert!(timeout(PATIENCE, groups.failed()).await.unwrap().contains("injected"));
+    assert!(group.status().closed.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_cannot_be_synced_stops_the_node() {
+    let mut cluster = Cluster::start(1, 1).await;
+    cluster.set(1, "a", "x").await.unwrap();
+    cluster.machines[&1].disk.fail_syncs(1);
+    cluster.group(1).trigger_snapshot().await;
+    let reason = timeout(PATIENCE, cluster.running[&1].failed()).await.unwrap();
+    assert!(reason.starts_with("snapshot"), "{reason}");
 }
