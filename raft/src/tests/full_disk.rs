@@ -146,3 +146,25 @@ async fn a_snapshot_that_cannot_be_synced_stops_the_node() {
     let reason = timeout(PATIENCE, cluster.running[&1].failed()).await.unwrap();
     assert!(reason.starts_with("snapshot"), "{reason}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_an_attempt_of_unknown_outcome_is_no_refusal() {
+    let mut cluster = Cluster::start_with(3, 3, |config| config.propose_reserve_bytes = RESERVE).await;
+    let leader = cluster.leader().await;
+    let follower = if leader == 1 { 2 } else { 1 };
+    *cluster.net.loses_answer.lock().unwrap() = Some(|request| {
+        matches!(
+            crate::frame::decode::<crate::frame::Frame>(request).unwrap().request,
+            crate::frame::Request::Propose { .. }
+        )
+    });
+    let command = cluster.command("a", "1");
+    let asked = cluster.group(follower);
+    let asking = tokio::spawn(async move { asked.propose(&command, Duration::from_secs(10)).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    cluster.machines[&leader].disk.set_capacity(Some(RESERVE));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    *cluster.net.loses_answer.lock().unwrap() = None;
+    assert_eq!(asking.await.unwrap(), Err(GroupError::Unknown));
+    assert_eq!(cluster.shown(leader, "a").await.as_deref(), Some("1"));
+}
