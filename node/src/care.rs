@@ -98,6 +98,7 @@ pub(crate) async fn watch_syncs(parts: &Arc<Parts>) -> String {
         biased;
         reason = log => reason,
         reason = parts.store.blobs().sync_failed() => reason,
+        reason = parts.groups.failed() => reason,
     }
 }
 

@@ -65,7 +65,10 @@ pub(crate) async fn follow_directory(parts: Arc<Parts>) {
         }
         loop {
             match effects.recv().await {
-                Ok(changes) if !changes.iter().any(|effect| matches!(effect, Effect::Directory)) => {}
+                Ok(changes)
+                    if !changes
+                        .iter()
+                        .any(|effect| matches!(effect, Effect::Directory | Effect::Replaced)) => {}
                 Ok(_) | Err(RecvError::Lagged(_)) => break,
                 Err(RecvError::Closed) => return,
             }

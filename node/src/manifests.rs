@@ -106,8 +106,12 @@ impl Writer {
 
     fn take(&mut self, parts: &Parts, changes: &[Effect]) {
         for effect in changes {
-            if let Effect::Manifest(entry) = effect {
-                self.append(parts, &entry.line);
+            match effect {
+                Effect::Manifest(entry) => {
+                    self.append(parts, &entry.line);
+                }
+                Effect::Replaced => self.replaced(parts),
+                _ => {}
             }
         }
     }
@@ -122,6 +126,16 @@ impl Writer {
                 0
             }
         }
+    }
+
+    /// The replica has another state now, and may be another one: it was opened again.
+    fn replaced(&mut self, parts: &Parts) {
+        tracing::info!(group = %self.group, "the state was replaced and its manifest is written anew");
+        if let Some(replica) = parts.groups.group(self.group) {
+            self.replica = replica;
+        }
+        parts.health.manifest_gap(self.group);
+        self.has_gap = true;
     }
 
     fn lagged(&mut self, parts: &Parts, missed: u64) {

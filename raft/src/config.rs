@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use core_types::{GroupId, Incarnation, KvError, NodeId};
+use core_types::{GroupId, Incarnation, KvError, NodeId, limits};
 use serde::{Deserialize, Serialize};
 use state::Outcome;
 
@@ -56,6 +56,9 @@ pub struct Config {
     /// Segments of the node's log that a group with few commands may keep from being let go. Beyond it the group makes a
     /// snapshot and lets go of all entries that are in it.
     pub log_segments_kept: usize,
+    /// Octets of free disk below which a leader takes no ops but those that free space, and below which a replica that closed
+    /// for want of space stays closed.
+    pub propose_reserve_bytes: u64,
     /// Between two looks at all groups: sizes, replicas that closed.
     pub maintenance_interval: Duration,
     /// Between two checkpoints of the index.
@@ -79,6 +82,7 @@ impl Config {
             snapshot_bytes: 64 * 1024 * 1024,
             log_entries_kept: 1000,
             log_segments_kept: 8,
+            propose_reserve_bytes: limits::PROPOSE_RESERVE_BYTES,
             maintenance_interval: Duration::from_secs(1),
             checkpoint_interval: Duration::from_secs(30),
             digest_interval: Duration::from_secs(10),
@@ -130,6 +134,9 @@ pub enum GroupError {
     /// What was asked for does not fit the group as it is (membership changes); the reason.
     #[error("refused: {0}")]
     Refused(String),
+    /// The leader's disk has too little room for more. Nothing was proposed; there may be room later.
+    #[error("no space left on the disk of the group's leader")]
+    Full,
 }
 
 /// Why a read cannot be answered.
@@ -155,6 +162,17 @@ pub enum OpenError {
     /// The disk failed.
     #[error(transparent)]
     Disk(#[from] core_types::DiskError),
+    /// The log knows nothing of a replica that has a state: its votes are lost with the log, so it must not vote again.
+    #[error(
+        "group {0}: the log has lost this replica, whose votes are forgotten: it must not vote under this node's id again; \
+         replace the node"
+    )]
+    LogLost(GroupId),
+    /// The replica was closed because its state differs from that of the majority.
+    #[error(
+        "group {0}: the state of this replica differs from that of the majority: remove the replica, and add it anew"
+    )]
+    Diverged(GroupId),
     /// The log does not fit the state, or the group cannot be started.
     #[error("group {group}: {detail}")]
     Log {

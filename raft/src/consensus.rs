@@ -112,6 +112,9 @@ pub enum ProposeError {
     /// It was not committed: it is larger than an entry may be.
     #[error("the command is larger than a log entry may be")]
     TooLarge,
+    /// It was not committed: the leader's disk has too little room. There may be room later.
+    #[error("no space left on the disk of the group's leader")]
+    Full,
 }
 
 /// A group cannot be used now; why.

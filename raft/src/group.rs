@@ -30,6 +30,7 @@ use crate::frame::{Answer, Attempt, Change, Request};
 use crate::machine::Machine;
 use crate::network::Network;
 use crate::replica::Replica;
+use crate::space::Space;
 use crate::transfer::Incoming;
 use crate::types::{EncodedCommand, TypeConfig};
 
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
     pub(crate) replica: Arc<Replica>,
     pub(crate) network: Network,
     pub(crate) config: Arc<Config>,
+    space: Arc<Space>,
     /// Voters that lately refused a blob or did not answer, as the commands say.
     skipped: Mutex<BTreeSet<NodeId>>,
     /// Copies differ, and no majority says which is right.
@@ -56,7 +58,7 @@ pub(crate) struct Inner {
     /// Held for reading from the check of receipts to the submission of the command, for writing while the membership
     /// changes: no command goes in under another membership than the one its receipts were checked against.
     gate: RwLock<()>,
-    incoming: tokio::sync::Mutex<Option<Incoming>>,
+    incoming: Arc<tokio::sync::Mutex<Option<Incoming>>>,
 }
 
 /// What is asked of the leader.
@@ -87,16 +89,18 @@ impl Group {
         replica: Arc<Replica>,
         network: Network,
         config: Arc<Config>,
+        space: Arc<Space>,
     ) -> Self {
         let inner = Inner {
             raft,
             replica,
             network,
             config,
+            space,
             skipped: Mutex::default(),
             alarm: Mutex::default(),
             gate: RwLock::new(()),
-            incoming: tokio::sync::Mutex::new(None),
+            incoming: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -199,8 +203,8 @@ impl Group {
         Ok(())
     }
 
-    /// The changes that this replica applies from now on. A receiver that lags must look at everything anew; all of them lag
-    /// when the state was replaced as a whole.
+    /// The changes that this replica applies from now on. A receiver that lags must look at everything anew, as after
+    /// [`Effect::Replaced`].
     #[must_use]
     pub fn effects(&self) -> broadcast::Receiver<Arc<[Effect]>> {
         self.inner.replica.watch_effects()
@@ -314,6 +318,11 @@ impl Inner {
             };
             match attempt {
                 Attempt::Done(done) => return Ok(done),
+                // The membership is looked at before the memory of ops. What it asks for, to store the blob again and repeat
+                // the delivery by its GUID, is harmless if an earlier attempt came through.
+                Attempt::Refused(error @ GroupError::StaleMembership { .. }) => return Err(Failure::Refused(error)),
+                // It says nothing of an earlier attempt.
+                Attempt::Refused(_) if may_be_done => return Err(Failure::Unknown),
                 Attempt::Refused(error) => return Err(Failure::Refused(error)),
                 Attempt::NotLeader(other) => hint = other.filter(|other| Some(*other) != leader),
                 Attempt::Unknown => may_be_done = true,

@@ -7,12 +7,13 @@
 //! Not here: which groups there are (the directory says so).
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use core_types::{BlockingPool, Disk, DiskError, DiskErrorKind, GroupId, Incarnation, KvEngine, NodeId};
+use core_types::{BlockingPool, Disk, DiskError, DiskErrorKind, GroupId, Incarnation, KvEngine, KvError, NodeId};
 use openraft::{Raft, SnapshotPolicy};
 use state::{Command, Effect, MachineKind, Outcome};
 use tokio::sync::broadcast;
@@ -30,8 +31,9 @@ use crate::log::{GroupKey, Record, SharedLog};
 use crate::log_store::LogStore;
 use crate::machine::Machine;
 use crate::network::Network;
-use crate::replica::{ApplyFn, Replica};
+use crate::replica::{ApplyFn, Failed, Replica, Ties};
 use crate::snapshot;
+use crate::space::Space;
 
 /// A command that is committed has this long at least to be applied here too.
 const APPLY_WAIT_MIN: Duration = Duration::from_secs(1);
@@ -62,6 +64,12 @@ struct Inner {
     dependencies: Dependencies,
     apply: ApplyFn,
     groups: Mutex<BTreeMap<GroupId, Group>>,
+    /// Held while a replica is opened, so that none is opened twice.
+    opening: tokio::sync::Mutex<()>,
+    space: Arc<Space>,
+    failed: Failed,
+    /// Checkpoints one after the other that found a full disk, though it has room.
+    full_checkpoints: AtomicU32,
     maintenance: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -73,11 +81,20 @@ impl Groups {
     }
 
     pub(crate) fn with_machine(config: Config, dependencies: Dependencies, apply: ApplyFn) -> Self {
+        let space = Space::new(
+            Arc::clone(&dependencies.disk),
+            Arc::clone(&dependencies.pool),
+            config.propose_reserve_bytes,
+        );
         let inner = Arc::new(Inner {
             config: Arc::new(config),
             dependencies,
             apply,
             groups: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+            space: Arc::new(space),
+            failed: Failed::default(),
+            full_checkpoints: AtomicU32::new(0),
             maintenance: Mutex::default(),
         });
         let task = tokio::spawn(maintain(Arc::downgrade(&inner)));
@@ -95,59 +112,30 @@ impl Groups {
         incarnation: Incarnation,
         kind: MachineKind,
     ) -> Result<Group, OpenError> {
+        let _opening = self.inner.opening.lock().await;
         if self.group(group).is_some() {
             return Err(OpenError::IsOpen(group));
         }
-        let Dependencies {
-            disk,
-            pool,
-            engine,
-            rpc,
-            log,
-        } = self.inner.dependencies.clone();
-        let failed = |detail: String| OpenError::Log { group, detail };
-        let store = LogStore::open(log, GroupKey { group, incarnation })
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-        let loading = Arc::clone(&disk);
-        let (rows, snapshot) = blocking::run(&*pool, move || {
-            let rows = GroupRows::open(engine, group, incarnation);
-            Ok((rows, snapshot::load_newest(&*loading, group, incarnation)?))
-        })
-        .await?;
-        let network = Network {
-            rpc,
-            group,
-            incarnation,
-            timeout: self.inner.config.rpc_timeout,
-            pool: Arc::clone(&pool),
-        };
-        let apply = self.inner.apply;
-        let replica = Arc::new(Replica::new(
-            group,
-            incarnation,
-            kind,
-            rows?,
-            disk,
-            pool,
-            apply,
-            snapshot,
-        ));
-        let machine = Machine::open(Arc::clone(&replica))?;
-        let timers = if group == GroupId::DIRECTORY {
-            self.inner.config.directory_timers
-        } else {
-            self.inner.config.timers
-        };
-        let settings = Arc::new(openraft_config(&self.inner.config, timers).map_err(failed)?);
-        let node = self.inner.config.node.0;
-        let raft = Raft::new(node, settings, network.clone(), store, machine)
-            .await
-            .map_err(|error| failed(replica.closed().unwrap_or_else(|| error.to_string())))?;
-        let opened = Group::new(raft, replica, network, Arc::clone(&self.inner.config));
-        tokio::spawn(stop_when_closed(opened.clone()));
-        self.inner.locked().insert(group, opened.clone());
-        Ok(opened)
+        let ties = Ties::new(self.inner.failed.clone());
+        self.inner.open(group, incarnation, kind, ties).await
+    }
+
+    /// Returns, with the reason, once something failed after which nothing on this node's disk can be relied on: the node must
+    /// stop. Never returns otherwise. Failures of the log are told by [`SharedLog::failure`].
+    pub fn failed(&self) -> impl Future<Output = String> + Send + use<> {
+        let mut failed = self.inner.failed.watch();
+        async move {
+            let reason = failed
+                .wait_for(Option::is_some)
+                .await
+                .ok()
+                .and_then(|reason| reason.clone());
+            match reason {
+                Some(reason) => reason,
+                // The groups are gone, so they fail no more.
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// An open group.
@@ -169,6 +157,8 @@ impl Groups {
 
     /// Stops a group's replica here, without a trace in its data. The other groups go on.
     pub async fn close_group(&self, group: GroupId) {
+        // Not while it is being opened again.
+        let _opening = self.inner.opening.lock().await;
         let closing = self.inner.locked().remove(&group);
         if let Some(closing) = closing {
             stop(&closing).await;
@@ -197,7 +187,11 @@ impl Groups {
             })?;
         let removed = blocking::run(&*pool, move || {
             snapshot::remove_all(&*disk, group, incarnation)?;
-            Ok(GroupRows::remove(engine, group, incarnation))
+            let removed = GroupRows::remove(engine, group, incarnation);
+            if removed.is_ok() {
+                snapshot::unmark_diverged(&*disk, group, incarnation)?;
+            }
+            Ok(removed)
         })
         .await?;
         Ok(removed?)
@@ -206,7 +200,8 @@ impl Groups {
     /// Makes everything that was written to the index durable.
     ///
     /// # Errors
-    /// [`DiskError`]; the index must not be used further, and all groups are closed.
+    /// [`DiskError`]. `Full` closes nothing: it may be repeated. After any other the index must not be used further; all groups
+    /// are closed, and [`Groups::failed`] returns.
     pub async fn checkpoint(&self) -> Result<(), DiskError> {
         self.inner.checkpoint().await
     }
@@ -272,6 +267,7 @@ impl Consensus for Groups {
             },
             GroupError::Unknown => ProposeError::Unknown,
             GroupError::TooLarge => ProposeError::TooLarge,
+            GroupError::Full => ProposeError::Full,
             GroupError::NoLeader | GroupError::Closed(_) | GroupError::Refused(_) => {
                 ProposeError::Unavailable(Unavailable(group, error.to_string()))
             }
@@ -325,21 +321,157 @@ impl Inner {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Opens a replica; `opening` is held.
+    async fn open(
+        &self,
+        group: GroupId,
+        incarnation: Incarnation,
+        kind: MachineKind,
+        ties: Ties,
+    ) -> Result<Group, OpenError> {
+        let Dependencies {
+            disk,
+            pool,
+            engine,
+            rpc,
+            log,
+        } = self.dependencies.clone();
+        let failed = |detail: String| OpenError::Log { group, detail };
+        let found_full = Arc::clone(&ties.found_full);
+        let loading = Arc::clone(&disk);
+        let (rows, snapshot, is_diverged) = blocking::run(&*pool, move || {
+            let rows = GroupRows::open(engine, group, incarnation);
+            let is_diverged = snapshot::is_diverged(&*loading, group, incarnation)?;
+            Ok((rows, snapshot::load_newest(&*loading, group, incarnation)?, is_diverged))
+        })
+        .await?;
+        let rows = rows?;
+        if is_diverged {
+            return Err(OpenError::Diverged(group));
+        }
+        // A log is begun before anything is applied: what has a state had a log, and votes in it.
+        let is_known = log.state(GroupKey { group, incarnation }).is_some();
+        if !is_known && (snapshot.is_some() || rows.machine_row()?.is_some()) {
+            return Err(OpenError::LogLost(group));
+        }
+        let store = LogStore::open(log, GroupKey { group, incarnation }, found_full)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let network = Network {
+            rpc,
+            group,
+            incarnation,
+            timeout: self.config.rpc_timeout,
+            pool: Arc::clone(&pool),
+        };
+        let apply = self.apply;
+        let replica = Arc::new(Replica::new(
+            group,
+            incarnation,
+            kind,
+            rows,
+            disk,
+            pool,
+            apply,
+            snapshot,
+            ties,
+        ));
+        let machine = Machine::open(Arc::clone(&replica))?;
+        let timers = if group == GroupId::DIRECTORY {
+            self.config.directory_timers
+        } else {
+            self.config.timers
+        };
+        let settings = Arc::new(openraft_config(&self.config, timers).map_err(failed)?);
+        let node = self.config.node.0;
+        let raft = Raft::new(node, settings, network.clone(), store, machine)
+            .await
+            .map_err(|error| failed(replica.closed().unwrap_or_else(|| error.to_string())))?;
+        let opened = Group::new(
+            raft,
+            replica,
+            network,
+            Arc::clone(&self.config),
+            Arc::clone(&self.space),
+        );
+        tokio::spawn(stop_when_closed(opened.clone()));
+        self.locked().insert(group, opened.clone());
+        Ok(opened)
+    }
+
+    /// Opens a replica again that closed because the disk was full.
+    async fn reopen(&self, closed: &Group) {
+        let _opening = self.opening.lock().await;
+        let group = closed.group();
+        if !self
+            .locked()
+            .get(&group)
+            .is_some_and(|now| Arc::ptr_eq(&now.inner, &closed.inner))
+        {
+            return; // Closed for good, or opened by somebody else meanwhile.
+        }
+        stop(closed).await;
+        let replica = &closed.inner.replica;
+        // Whatever it was applying is written before somebody else writes; it begins nothing any more.
+        drop(replica.busy.lock().await);
+        let ties = Ties {
+            found_full: Arc::default(),
+            ..replica.ties.clone()
+        };
+        match self.open(group, replica.incarnation, replica.kind, ties).await {
+            Ok(opened) => {
+                tracing::info!(group = group.0, "there is room on the disk again; replica opened again");
+                opened.inner.replica.publish_replaced();
+            }
+            Err(OpenError::Index(KvError::Full)) => {
+                self.failed.tell("the index does not see that the disk has room again")
+            }
+            Err(error) => {
+                if matches!(error, OpenError::Diverged(_) | OpenError::LogLost(_)) {
+                    replica.ties.found_full.store(false, Ordering::Release);
+                }
+                tracing::warn!(group = group.0, error = %error, "replica not opened again");
+            }
+        }
+    }
+
     async fn checkpoint(&self) -> Result<(), DiskError> {
         let engine = Arc::clone(&self.dependencies.engine);
         let done = blocking::run(&*self.dependencies.pool, move || {
-            engine
-                .checkpoint()
-                .map_err(|error| DiskError::new(DiskErrorKind::SyncFailed, "index", error.to_string()))
+            engine.checkpoint().map_err(|error| {
+                let kind = match error {
+                    KvError::Full => DiskErrorKind::Full,
+                    _ => DiskErrorKind::SyncFailed,
+                };
+                DiskError::new(kind, "index", error.to_string())
+            })
         })
         .await;
-        if let Err(error) = &done {
-            let groups: Vec<Group> = self.locked().values().cloned().collect();
-            for group in groups {
-                group.inner.replica.close(&format!("checkpoint: {error}"));
+        match &done {
+            Ok(()) => self.full_checkpoints.store(0, Ordering::Relaxed),
+            // What is not durable yet is still in memory and in the log, and the log is not purged without a snapshot.
+            Err(error) if error.kind == DiskErrorKind::Full && !self.is_stuck().await => {
+                tracing::warn!(error = %error, "the index was not made durable; it is tried again");
+            }
+            Err(error) => {
+                let reason = format!("checkpoint: {error}");
+                let groups: Vec<Group> = self.locked().values().cloned().collect();
+                for group in groups {
+                    group.inner.replica.close(&reason);
+                }
+                self.failed.tell(&reason);
             }
         }
         done
+    }
+
+    /// Counts a checkpoint that found the disk full; whether the index goes on saying so though there is room.
+    async fn is_stuck(&self) -> bool {
+        if self.space.is_low().await {
+            self.full_checkpoints.store(0, Ordering::Relaxed);
+            return false;
+        }
+        self.full_checkpoints.fetch_add(1, Ordering::Relaxed) >= 2
     }
 }
 
@@ -358,6 +490,13 @@ async fn maintain(inner: Weak<Inner>) {
         let groups: Vec<Group> = inner.locked().values().cloned().collect();
         for group in &groups {
             group.inner.notice_stop();
+            let replica = &group.inner.replica;
+            if replica.closed().is_some() {
+                if replica.found_full() && !inner.space.is_low().await {
+                    inner.reopen(group).await;
+                }
+                continue;
+            }
             if *group.inner.replica.watch_unsaved().borrow() >= config.snapshot_bytes {
                 group.inner.replica.reset_unsaved();
                 group.trigger_snapshot().await;
@@ -376,7 +515,7 @@ async fn maintain(inner: Weak<Inner>) {
         }
         if Instant::now() >= checkpoint_at {
             checkpoint_at = Instant::now() + config.checkpoint_interval;
-            // A failure has closed the groups, and their status tells it.
+            // It told of a failure itself.
             let _ = inner.checkpoint().await;
         }
     }

@@ -23,6 +23,7 @@ mod network;
 mod receipts;
 mod replica;
 mod snapshot;
+mod space;
 mod transfer;
 mod types;
 

@@ -11,6 +11,8 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use core_types::{codec, limits};
@@ -32,6 +34,8 @@ const VOTE_VERSION: u8 = 1;
 pub(crate) struct LogStore {
     log: SharedLog,
     key: GroupKey,
+    /// Set when a write found no room: openraft stops the replica then, and it can be opened again when there is room.
+    found_full: Arc<AtomicBool>,
 }
 
 impl LogStore {
@@ -39,8 +43,8 @@ impl LogStore {
     ///
     /// # Errors
     /// `Corrupt` when the group must not vote; otherwise how the log failed.
-    pub(crate) async fn open(log: SharedLog, key: GroupKey) -> Result<Self, LogError> {
-        let store = Self { log, key };
+    pub(crate) async fn open(log: SharedLog, key: GroupKey, found_full: Arc<AtomicBool>) -> Result<Self, LogError> {
+        let store = Self { log, key, found_full };
         match store.log.state(key) {
             None => store.log.write(key, vec![Record::Created]).await?,
             Some(state) => {
@@ -50,6 +54,11 @@ impl LogStore {
             }
         }
         Ok(store)
+    }
+
+    async fn write(&self, record: Record) -> Result<(), io::Error> {
+        let written = self.log.write(self.key, vec![record]).await;
+        written.map_err(|error| not_written(&self.found_full, error))
     }
 
     /// Reads on this thread what is in memory, on the pool what is not.
@@ -132,10 +141,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let bytes = codec::encode(VOTE_VERSION, vote, VOTE_BYTES_MAX).map_err(io::Error::other)?;
-        self.log
-            .write(self.key, vec![Record::Vote(Bytes::from(bytes))])
-            .await
-            .map_err(to_io)
+        self.write(Record::Vote(Bytes::from(bytes))).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -170,12 +176,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }));
         }
         let room: Option<OwnedSemaphorePermit> = self.log.reserve(bytes).await;
+        let found_full = Arc::clone(&self.found_full);
         self.log.submit(
             self.key,
             records,
             Box::new(move |result| {
                 drop(room);
-                callback.io_completed(result.map_err(to_io));
+                callback.io_completed(result.map_err(|error| not_written(&found_full, error)));
             }),
         );
         Ok(())
@@ -183,18 +190,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         let from = last_log_id.map_or(0, |last| last.index + 1);
-        self.log
-            .write(self.key, vec![Record::Truncate { from }])
-            .await
-            .map_err(to_io)
+        self.write(Record::Truncate { from }).await
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
         let upto = to_mark(&log_id);
-        self.log
-            .write(self.key, vec![Record::Purge { upto }])
-            .await
-            .map_err(to_io)
+        self.write(Record::Purge { upto }).await
     }
 }
 
@@ -228,6 +229,13 @@ fn to_range(range: &impl RangeBounds<u64>) -> Range<u64> {
         Bound::Unbounded => u64::MAX,
     };
     start..end
+}
+
+fn not_written(found_full: &AtomicBool, error: LogError) -> io::Error {
+    if matches!(error, LogError::Full(_)) {
+        found_full.store(true, Ordering::Release);
+    }
+    to_io(error)
 }
 
 fn to_io(error: LogError) -> io::Error {

@@ -11,7 +11,7 @@
 use std::io;
 use std::sync::Arc;
 
-use core_types::{DiskError, KvError, codec};
+use core_types::{DiskError, DiskErrorKind, KvError, codec};
 use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
@@ -132,6 +132,9 @@ impl Machine {
         self.row.digest = state::digest::stored(&overlay).map_err(io::Error::other)?;
         let row = self.row.encode().map_err(io::Error::other)?;
         if let Err(error) = self.replica.rows.write(&overlay.into_batch(), &row).await {
+            if matches!(error, KvError::Full) {
+                self.replica.note_full();
+            }
             self.replica.close(&format!("index: {error}"));
             return Err(io::Error::other(error));
         }
@@ -173,7 +176,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
     where
         Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
-        if let Some(reason) = self.replica.closed() {
+        let replica = Arc::clone(&self.replica);
+        let _busy = replica.busy.lock().await;
+        if let Some(reason) = replica.closed() {
             return Err(io::Error::other(reason));
         }
         let rows: Arc<GroupRows> = Arc::clone(&self.replica.rows);
@@ -219,8 +224,16 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let Some(file) = snapshot else {
             return Err(io::Error::other("there is no file to install"));
         };
+        let replica = Arc::clone(&self.replica);
+        let _busy = replica.busy.lock().await;
+        if let Some(reason) = replica.closed() {
+            return Err(io::Error::other(reason));
+        }
         let result = self.install(meta, file).await;
         if let Err(error) = &result {
+            if is_full(error) {
+                self.replica.note_full();
+            }
             self.replica.close(&format!("install of a snapshot: {error}"));
         }
         result
@@ -264,8 +277,9 @@ impl Machine {
         install.finish(&encoded).await.map_err(io::Error::other)?;
         self.row = row;
         keep_snapshot(&self.replica, file).await.map_err(io::Error::other)?;
+        // Before the index is told: who sees the index finds that there is more to look at.
+        self.replica.publish_replaced();
         self.tell_applied();
-        self.replica.overrun_watchers();
         Ok(())
     }
 }
@@ -289,6 +303,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             }),
             // A full disk must not end the group: nothing is purged, and the next attempt may do better. openraft takes a
             // snapshot of nothing as one that is older than what it has.
+            Err(error) if is_sync_failed(&error) => {
+                // The system may have dropped what others wrote as well: nothing on this disk can be believed any more.
+                self.replica.ties.failed.tell(&format!("snapshot: {error}"));
+                Err(error)
+            }
             Err(error) if !self.is_forced => {
                 tracing::error!(group = self.replica.group.0, error = %error, "snapshot not made");
                 Ok(Snapshot {
@@ -338,6 +357,10 @@ impl Builder {
             }
         }
         drop(pin);
+        if let Some(reason) = replica.closed() {
+            // The rows may be another replica's by now.
+            return Err(io::Error::other(reason));
+        }
         let file = blocking::run(&*replica.pool, move || writer.finish())
             .await
             .map_err(io::Error::other)?;
@@ -355,8 +378,23 @@ async fn keep_snapshot(replica: &Arc<Replica>, file: SnapshotFile) -> Result<(),
     };
     let disk = Arc::clone(&replica.disk);
     blocking::run(&*replica.pool, move || match disk.remove(&old.path) {
-        Err(error) if error.kind != core_types::DiskErrorKind::NotFound => Err(error),
+        Err(error) if error.kind != DiskErrorKind::NotFound => Err(error),
         _ => disk.sync_dir(snapshot::DIRECTORY),
     })
     .await
+}
+
+/// The error of the disk behind an error.
+fn disk_kind(error: &io::Error) -> Option<DiskErrorKind> {
+    let inner = error.get_ref()?;
+    inner.downcast_ref::<DiskError>().map(|error| error.kind)
+}
+
+fn is_sync_failed(error: &io::Error) -> bool {
+    disk_kind(error) == Some(DiskErrorKind::SyncFailed)
+}
+
+fn is_full(error: &io::Error) -> bool {
+    let index = error.get_ref().and_then(|inner| inner.downcast_ref::<KvError>());
+    disk_kind(error) == Some(DiskErrorKind::Full) || matches!(index, Some(KvError::Full))
 }

@@ -3,6 +3,7 @@
 //! Not here: openraft; it holds the adapter, and the face holds it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use core_types::{BlockingPool, Disk, GroupId, Incarnation, KvRead};
@@ -31,6 +32,48 @@ pub(crate) struct DigestAt {
     pub(crate) digest: Digest,
 }
 
+/// What a replica shares with what is around it.
+#[derive(Clone)]
+pub(crate) struct Ties {
+    /// Outlives the replica when it is opened again, so that whoever watches hears on.
+    pub(crate) effects: broadcast::Sender<Arc<[Effect]>>,
+    /// A write found no room on the disk: the replica can be opened again when there is some.
+    pub(crate) found_full: Arc<AtomicBool>,
+    /// Why the node must stop.
+    pub(crate) failed: Failed,
+}
+
+impl Ties {
+    pub(crate) fn new(failed: Failed) -> Self {
+        Self {
+            effects: broadcast::Sender::new(EFFECTS_KEPT),
+            found_full: Arc::default(),
+            failed,
+        }
+    }
+}
+
+/// Remembers the first reason for which the node must stop.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Failed(watch::Sender<Option<String>>);
+
+impl Failed {
+    pub(crate) fn tell(&self, reason: &str) {
+        self.0.send_if_modified(|first| {
+            let is_first = first.is_none();
+            if is_first {
+                tracing::error!(reason, "the node must stop");
+                *first = Some(reason.to_owned());
+            }
+            is_first
+        });
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Option<String>> {
+        self.0.subscribe()
+    }
+}
+
 pub(crate) struct Replica {
     pub(crate) group: GroupId,
     pub(crate) incarnation: Incarnation,
@@ -41,7 +84,9 @@ pub(crate) struct Replica {
     pub(crate) apply: ApplyFn,
     pub(crate) snapshot: Mutex<Option<SnapshotFile>>,
     digests: Mutex<VecDeque<DigestAt>>,
-    effects: broadcast::Sender<Arc<[Effect]>>,
+    pub(crate) ties: Ties,
+    /// Held while rows are changed: once a closed replica's was held, it changes none any more.
+    pub(crate) busy: tokio::sync::Mutex<()>,
     /// The index behind the last applied entry: 0 when nothing is applied.
     applied: watch::Sender<u64>,
     closed: watch::Sender<Option<String>>,
@@ -63,6 +108,7 @@ impl Replica {
         pool: Arc<dyn BlockingPool>,
         apply: ApplyFn,
         snapshot: Option<SnapshotFile>,
+        ties: Ties,
     ) -> Self {
         Self {
             group,
@@ -74,7 +120,8 @@ impl Replica {
             apply,
             snapshot: Mutex::new(snapshot),
             digests: Mutex::default(),
-            effects: broadcast::Sender::new(EFFECTS_KEPT),
+            ties,
+            busy: tokio::sync::Mutex::default(),
             applied: watch::Sender::new(0),
             closed: watch::Sender::new(None),
             unsaved_bytes: watch::Sender::new(0),
@@ -97,25 +144,32 @@ impl Replica {
         self.closed.borrow().clone()
     }
 
+    /// Notes that a write found no room.
+    pub(crate) fn note_full(&self) {
+        self.ties.found_full.store(true, Ordering::Release);
+    }
+
+    /// Whether this replica closed for want of room, or would have.
+    pub(crate) fn found_full(&self) -> bool {
+        self.ties.found_full.load(Ordering::Acquire)
+    }
+
     pub(crate) fn watch_closed(&self) -> watch::Receiver<Option<String>> {
         self.closed.subscribe()
     }
 
     pub(crate) fn publish(&self, event: Arc<[Effect]>) {
         // An error says only that nobody watches.
-        let _ = self.effects.send(event);
+        let _ = self.ties.effects.send(event);
     }
 
-    /// Makes every watcher lag: the state was replaced as a whole, and each must look at everything anew.
-    pub(crate) fn overrun_watchers(&self) {
-        let nothing: Arc<[Effect]> = Arc::new([]);
-        for _ in 0..=EFFECTS_KEPT {
-            self.publish(Arc::clone(&nothing));
-        }
+    /// Tells every watcher that the state was replaced as a whole.
+    pub(crate) fn publish_replaced(&self) {
+        self.publish(Arc::new([Effect::Replaced]));
     }
 
     pub(crate) fn watch_effects(&self) -> broadcast::Receiver<Arc<[Effect]>> {
-        self.effects.subscribe()
+        self.ties.effects.subscribe()
     }
 
     pub(crate) fn set_applied(&self, next_index: u64) {

@@ -234,7 +234,29 @@ pub(crate) fn load_newest(
     Ok(newest)
 }
 
-/// Removes every file of a group.
+/// The mark of a replica that must not be opened any more, since its state is not that of the majority.
+pub(crate) fn divergence_path(group: GroupId, incarnation: Incarnation) -> String {
+    format!("{DIRECTORY}/{group}-{incarnation}.diverged")
+}
+
+/// Sets that mark, durably.
+pub(crate) fn mark_diverged(disk: &dyn Disk, group: GroupId, incarnation: Incarnation) -> Result<(), DiskError> {
+    disk.create_dir_all(DIRECTORY)?;
+    disk.open(&divergence_path(group, incarnation), OpenMode::CreateOrOpen)?
+        .sync_data()?;
+    disk.sync_dir(DIRECTORY)
+}
+
+/// Whether that mark is set.
+pub(crate) fn is_diverged(disk: &dyn Disk, group: GroupId, incarnation: Incarnation) -> Result<bool, DiskError> {
+    match disk.open(&divergence_path(group, incarnation), OpenMode::Read) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == DiskErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the snapshots of a group, whole or not.
 pub(crate) fn remove_all(disk: &dyn Disk, group: GroupId, incarnation: Incarnation) -> Result<(), DiskError> {
     let names = match disk.list(DIRECTORY) {
         Ok(names) => names,
@@ -246,6 +268,15 @@ pub(crate) fn remove_all(disk: &dyn Disk, group: GroupId, incarnation: Incarnati
         disk.remove(&format!("{DIRECTORY}/{name}"))?;
     }
     disk.sync_dir(DIRECTORY)
+}
+
+/// Removes the mark of a divergence, if there is one. Nothing of the state that it warns of is left.
+pub(crate) fn unmark_diverged(disk: &dyn Disk, group: GroupId, incarnation: Incarnation) -> Result<(), DiskError> {
+    match disk.remove(&divergence_path(group, incarnation)) {
+        Ok(()) => disk.sync_dir(DIRECTORY),
+        Err(error) if error.kind == DiskErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads the rows of a file from its beginning.

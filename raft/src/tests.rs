@@ -4,6 +4,7 @@
 
 mod cluster;
 mod faults;
+mod full_disk;
 mod restart;
 mod rows_of_the_catalogue;
 

@@ -92,6 +92,9 @@ pub const LOG_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const LOG_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Octets of a segment of the log. Cost: one is written with zeros before it is used.
 pub const LOG_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Octets of disk below which a leader takes no new ops, except those that free space. Reason: what is under way, snapshots
+/// and the index still find room. Cost: this much of the disk stays unused.
+pub const PROPOSE_RESERVE_BYTES: u64 = 3 * LOG_SEGMENT_BYTES;
 /// Octets of entries that one answer of the log to a follower holds at most, if it is more than one.
 pub const LOG_READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Octets of one frame between nodes. Cost: this much per request under way.

@@ -70,6 +70,7 @@ impl From<ProposeError> for StoreError {
         match error {
             ProposeError::Unknown => Self::Unknown,
             ProposeError::TooLarge => Self::TooLarge("log entry"),
+            ProposeError::Full => Self::Full,
             error => Self::Unavailable(error.to_string()),
         }
     }

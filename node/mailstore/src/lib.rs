@@ -30,7 +30,7 @@ use blobstore::{BlobStore, Fetcher, Replicator};
 use core_types::{Clock, Entropy, GroupId, MessageGuid};
 use directory::{Account, Directory, OpIds};
 use raft::consensus::Consensus;
-use state::{Command, GroupOp, MailboxOp, Op, Outcome, Refusal};
+use state::{Command, Effect, GroupOp, MailboxOp, Op, Outcome, Refusal};
 use tokio::sync::broadcast::error::RecvError;
 
 /// The mail store as this node sees it. Clones share everything.
@@ -108,6 +108,7 @@ impl MailStore {
         };
         loop {
             match effects.recv().await {
+                Ok(effects) if effects.contains(&Effect::Replaced) => self.inner.watchers.publish_all(),
                 Ok(effects) => self.inner.watchers.publish(&effects),
                 Err(RecvError::Lagged(_)) => self.inner.watchers.publish_all(),
                 Err(RecvError::Closed) => return,

@@ -45,7 +45,7 @@ impl Inner {
             Verdict::Odd { majority, nodes } => {
                 for node in nodes {
                     if node == self.node() {
-                        self.compare_with_majority(majority);
+                        self.compare_with_majority(majority).await;
                     } else {
                         let request = Request::CompareDigest(majority);
                         // A replica that does not answer is asked again at the next comparison.

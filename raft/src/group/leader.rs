@@ -14,6 +14,7 @@ use super::{Ask, Inner};
 use crate::config::{GroupError, Proposed};
 use crate::frame::{Answer, Attempt, Change};
 use crate::receipts;
+use crate::space;
 use crate::types::EncodedCommand;
 
 impl Inner {
@@ -36,6 +37,12 @@ impl Inner {
             Ok(command) => command,
             Err(error) => return Attempt::Refused(GroupError::Refused(error.to_string())),
         };
+        if let Some(other) = self.other_leader() {
+            return Attempt::NotLeader(other);
+        }
+        if !space::makes_room(&command) && self.space.is_low().await {
+            return Attempt::Refused(GroupError::Full);
+        }
         let receiver = {
             let _gate = self.gate.read().await;
             if let Some(other) = self.other_leader() {

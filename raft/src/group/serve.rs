@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use core_types::{DiskError, NodeId};
+use core_types::{Disk, DiskError, NodeId};
 use openraft::async_runtime::WatchReceiver;
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::blocking;
 use crate::frame::{Answer, Chunk, Rejection, Reply, Request};
 use crate::network;
 use crate::replica::DigestAt;
-use crate::snapshot::DIRECTORY;
+use crate::snapshot::{self, DIRECTORY};
 use crate::transfer::Incoming;
 use crate::types::Vote;
 
@@ -69,7 +69,7 @@ impl Inner {
             Request::Change { change, patience } => Ok(self.answer(Ask::Change(change), until(patience)).await),
             Request::Digests => Ok(Answer::Digests(self.replica.digests())),
             Request::CompareDigest(theirs) => {
-                self.compare_with_majority(theirs);
+                self.compare_with_majority(theirs).await;
                 Ok(Answer::Compared)
             }
         }
@@ -80,13 +80,25 @@ impl Inner {
     }
 
     /// Closes this replica if it has another digest than the majority at that index.
-    pub(super) fn compare_with_majority(&self, majority: DigestAt) {
+    pub(super) async fn compare_with_majority(&self, majority: DigestAt) {
         let ours = self
             .replica
             .digests()
             .into_iter()
             .find(|ours| ours.index == majority.index);
         if ours.is_some_and(|ours| ours != majority) {
+            let (disk, group, life) = (
+                Arc::clone(&self.replica.disk),
+                self.replica.group,
+                self.replica.incarnation,
+            );
+            // Set before it closes: a restart must not open the wrong rows again.
+            let marked = blocking::run(&*self.replica.pool, move || {
+                snapshot::mark_diverged(&*disk, group, life)
+            });
+            if let Err(error) = marked.await {
+                tracing::error!(%group, error = %error, "the divergence of a replica could not be noted");
+            }
             self.replica.close(&format!(
                 "the state differs from that of the majority at entry {}",
                 majority.index
@@ -103,7 +115,7 @@ impl Inner {
         if ours > chunk.vote {
             return Ok(Answer::SnapshotChunk { vote: ours, next: 0 });
         }
-        let mut slot = self.incoming.lock().await;
+        let mut slot = Arc::clone(&self.incoming).lock_owned().await;
         let known = slot.take().filter(|incoming| incoming.is_of(&chunk));
         if known.is_none() && chunk.offset > 0 {
             // The rest of a transfer that was given up here: the sender begins anew.
@@ -111,38 +123,37 @@ impl Inner {
         }
         let (disk, path) = (Arc::clone(&self.replica.disk), self.incoming_path());
         let taken = blocking::run(&*self.replica.pool, move || {
-            let mut incoming = match known {
-                Some(incoming) => incoming,
-                None => Incoming::create(&*disk, path, &chunk)?,
-            };
-            let next = incoming.add(&chunk)?;
-            Ok((incoming, next))
-        })
-        .await;
-        match taken {
-            Ok((incoming, next)) => {
-                *slot = Some(incoming);
-                Ok(Answer::SnapshotChunk { vote: ours, next })
+            // The slot is held until the file is left alone, also when nobody waits for the answer any more.
+            let added = known
+                .map_or_else(|| Incoming::create(&*disk, path.clone(), &chunk), Ok)
+                .and_then(|mut incoming| Ok((incoming.add(&chunk)?, incoming)));
+            match added {
+                Ok((next, incoming)) => {
+                    *slot = Some(incoming);
+                    Ok(next)
+                }
+                Err(error) => Err(dropped(&*disk, &path, error)),
             }
-            Err(error) => Err(self.drop_incoming(&error).await),
+        });
+        match taken.await {
+            Ok(next) => Ok(Answer::SnapshotChunk { vote: ours, next }),
+            Err(error) => Err(Rejection::Invalid(error.to_string())),
         }
     }
 
     async fn install(&self, vote: Vote, hash: [u8; 32]) -> Reply {
-        let incoming = self
-            .incoming
-            .lock()
-            .await
-            .take()
-            .filter(|incoming| *incoming.hash() == hash);
+        let mut slot = Arc::clone(&self.incoming).lock_owned().await;
+        let incoming = slot.take().filter(|incoming| *incoming.hash() == hash);
         let Some(incoming) = incoming else {
             return Err(Rejection::Invalid("no such snapshot was received".to_owned()));
         };
-        let disk = Arc::clone(&self.replica.disk);
-        let file = match blocking::run(&*self.replica.pool, move || incoming.finish(&*disk)).await {
-            Ok(file) => file,
-            Err(error) => return Err(self.drop_incoming(&error).await),
-        };
+        let (disk, path) = (Arc::clone(&self.replica.disk), self.incoming_path());
+        let finished = blocking::run(&*self.replica.pool, move || {
+            // Until the file has its own name, no other transfer may begin under the temporary one.
+            let _slot = slot;
+            incoming.finish(&*disk).map_err(|error| dropped(&*disk, &path, error))
+        });
+        let file = finished.await.map_err(|error| Rejection::Invalid(error.to_string()))?;
         let header = &file.header;
         let committed = self.raft.metrics().borrow_watched().local_committed;
         let is_ours = header.group == self.replica.group && header.incarnation == self.replica.incarnation;
@@ -171,11 +182,6 @@ impl Inner {
         result
     }
 
-    async fn drop_incoming(&self, error: &DiskError) -> Rejection {
-        self.remove(self.incoming_path()).await;
-        Rejection::Invalid(error.to_string())
-    }
-
     async fn remove(&self, path: String) {
         let disk = Arc::clone(&self.replica.disk);
         // What is left behind is removed at the next start.
@@ -188,6 +194,13 @@ impl Inner {
             self.replica.group, self.replica.incarnation
         )
     }
+}
+
+/// Removes a file that is worth nothing.
+fn dropped(disk: &dyn Disk, path: &str, error: DiskError) -> DiskError {
+    // What is left behind is removed at the next start.
+    let _ = disk.remove(path);
+    error
 }
 
 /// A message of a leader or candidate comes from that node, or it is not believed.

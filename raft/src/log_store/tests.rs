@@ -108,7 +108,9 @@ struct Groups {
 impl StoreBuilder<TypeConfig, LogStore, Machine, ()> for Groups {
     async fn build(&self) -> Result<((), LogStore, Machine), StorageError<TypeConfig>> {
         let group = u32::try_from(self.next.fetch_add(1, Ordering::Relaxed)).unwrap();
-        let store = LogStore::open(self.log.clone(), key(group)).await.unwrap();
+        let store = LogStore::open(self.log.clone(), key(group), Arc::default())
+            .await
+            .unwrap();
         Ok(((), store, Machine::default()))
     }
 }
@@ -140,7 +142,7 @@ async fn what_was_flushed_is_there_after_a_crash_and_committed_is_never_beyond_i
     let disk = FaultyDisk::new();
     let pool = Arc::new(InlinePool);
     {
-        let mut store = LogStore::open(open(Arc::new(disk.clone()), pool.clone()), key(1))
+        let mut store = LogStore::open(open(Arc::new(disk.clone()), pool.clone()), key(1), Arc::default())
             .await
             .unwrap();
         store.save_vote(&Vote::new(3, 1)).await.unwrap();
@@ -153,7 +155,9 @@ async fn what_was_flushed_is_there_after_a_crash_and_committed_is_never_beyond_i
         store.save_vote(&Vote::new(4, 1)).await.unwrap();
     }
     disk.crash_strictly();
-    let mut store = LogStore::open(open(Arc::new(disk), pool), key(1)).await.unwrap();
+    let mut store = LogStore::open(open(Arc::new(disk), pool), key(1), Arc::default())
+        .await
+        .unwrap();
     assert_eq!(store.read_vote().await.unwrap(), Some(Vote::new(4, 1)));
     let state = store.get_log_state().await.unwrap();
     assert_eq!(state.last_log_id, Some(LogId::new_term_index(3, 4)));
@@ -163,7 +167,7 @@ async fn what_was_flushed_is_there_after_a_crash_and_committed_is_never_beyond_i
 #[tokio::test]
 async fn a_long_log_is_streamed_in_pieces_and_in_order() {
     let log = open(Arc::new(FaultyDisk::new()), Arc::new(InlinePool));
-    let mut store = LogStore::open(log, key(1)).await.unwrap();
+    let mut store = LogStore::open(log, key(1), Arc::default()).await.unwrap();
     for first in (0..40).step_by(4) {
         let entries = (first..first + 4).map(|index| entry(1, index, 300 * 1024));
         store.blocking_append(entries).await.unwrap();
@@ -178,7 +182,7 @@ async fn a_long_log_is_streamed_in_pieces_and_in_order() {
 #[tokio::test]
 async fn the_largest_entry_fits_and_a_larger_one_is_refused() {
     let log = open(Arc::new(FaultyDisk::new()), Arc::new(InlinePool));
-    let mut store = LogStore::open(log, key(1)).await.unwrap();
+    let mut store = LogStore::open(log, key(1), Arc::default()).await.unwrap();
     let largest = usize::try_from(limits::ENTRY_BYTES_MAX).unwrap() + 1;
     store.blocking_append([entry(1, 0, largest)]).await.unwrap();
     let error = store.blocking_append([entry(1, 1, limits::LOG_RECORD_BYTES_MAX)]).await;
@@ -189,7 +193,7 @@ async fn the_largest_entry_fits_and_a_larger_one_is_refused() {
 #[tokio::test]
 async fn a_removed_group_is_empty_when_it_comes_again() {
     let log = open(Arc::new(FaultyDisk::new()), Arc::new(InlinePool));
-    let mut store = LogStore::open(log.clone(), key(1)).await.unwrap();
+    let mut store = LogStore::open(log.clone(), key(1), Arc::default()).await.unwrap();
     store.blocking_append([entry(1, 0, 1)]).await.unwrap();
     log.write(key(1), vec![Record::Removed]).await.unwrap();
     assert!(
@@ -197,6 +201,6 @@ async fn a_removed_group_is_empty_when_it_comes_again() {
         "an old handle writes nothing"
     );
     log.write(key(1), vec![Record::Created]).await.unwrap();
-    let mut store = LogStore::open(log, key(1)).await.unwrap();
+    let mut store = LogStore::open(log, key(1), Arc::default()).await.unwrap();
     assert_eq!(store.get_log_state().await.unwrap().last_log_id, None);
 }

@@ -338,4 +338,11 @@ async fn the_odd_one_of_three_states_stops() {
         );
     }
     cluster.set(leader, "after", "x").await.unwrap();
+    // A restart does not open the wrong state again; a removed replica can be added anew.
+    cluster.crash(odd).await;
+    let groups = cluster.boot_without_group(odd);
+    let refused = groups.open_group(GROUP, LIFE, MachineKind::Directory).await;
+    assert!(matches!(refused, Err(crate::OpenError::Diverged(GROUP))), "{refused:?}");
+    groups.remove_group(GROUP, LIFE).await.unwrap();
+    groups.open_group(GROUP, LIFE, MachineKind::Directory).await.unwrap();
 }

@@ -158,6 +158,8 @@ pub enum Effect {
     Queue,
     /// Something of the directory changed.
     Directory,
+    /// The state was replaced as a whole, by another replica's: whoever watches looks at everything anew. No command has it.
+    Replaced,
 }
 
 /// One line of a group's plain-text manifest, from which mailboxes can be rebuilt when everything else is gone.

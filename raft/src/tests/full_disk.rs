@@ -1,0 +1,170 @@
+//! A disk that is full for a while: what is refused, what closes, and that all of it works again without a restart.
+
+use core_types::{Batch, DiskErrorKind, KvError, KvRead};
+
+use super::*;
+use crate::consensus::{Consensus, ProposeError};
+
+const RESERVE: u64 = 3 << 20;
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_without_room_refuses_and_takes_ops_again_when_there_is_room() {
+    let mut cluster = Cluster::start_with(1, 1, |config| config.propose_reserve_bytes = RESERVE).await;
+    cluster.set(1, "before", "x").await.unwrap();
+    let disk = cluster.machines[&1].disk.clone();
+    disk.set_capacity(Some(RESERVE));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(cluster.set(1, "refused", "x").await, Err(GroupError::Full));
+    let command = cluster.command("refused", "x");
+    let above = cluster.running[&1].propose(GROUP, command, PATIENCE).await;
+    assert_eq!(above, Err(ProposeError::Full));
+    assert_eq!(cluster.shown(1, "before").await.as_deref(), Some("x"));
+    assert_eq!(cluster.group(1).status().closed, None);
+    disk.set_capacity(None);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    cluster.set(1, "after", "x").await.unwrap();
+    assert_eq!(cluster.shown(1, "refused").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_closed_on_a_full_disk_is_open_again_when_there_is_room() {
+    let mut cluster = Cluster::start_with(3, 3, |config| config.propose_reserve_bytes = RESERVE).await;
+    let leader = cluster.leader().await;
+    let full = if leader == 3 { 2 } else { 3 };
+    let disk = cluster.machines[&full].disk.clone();
+    let mut watcher = cluster.group(full).effects();
+    disk.set_capacity(Some(1 << 20));
+    for round in 0..40 {
+        cluster
+            .set(leader, &format!("n{round}"), &"x".repeat(100_000))
+            .await
+            .unwrap();
+    }
+    cluster
+        .until("it closes", |cluster| cluster.group(full).status().closed.is_some())
+        .await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(cluster.group(full).status().closed.is_some());
+    disk.set_capacity(None);
+    cluster
+        .until("it is open again", |cluster| {
+            cluster.group(full).status().closed.is_none()
+        })
+        .await;
+    cluster.settle().await;
+    assert!(cluster.shown(full, "n39").await.is_some());
+    // Who watched the old replica goes on hearing, after having been told to look at everything.
+    let mut is_told = false;
+    while let Ok(effects) = watcher.try_recv() {
+        is_told = is_told || effects.contains(&state::Effect::Replaced);
+    }
+    assert!(is_told);
+    cluster.set(leader, "after", "x").await.unwrap();
+    cluster.settle().await;
+    assert!(watcher.try_recv().is_ok());
+}
+
+/// An index whose checkpoints answer as told.
+#[derive(Default)]
+struct Checkpoints {
+    rows: MemoryEngine,
+    answer: Mutex<Option<KvError>>,
+}
+
+impl KvRead for Checkpoints {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        self.rows.get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
+        self.rows.scan(from, to, visit)
+    }
+
+    fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
+        self.rows.scan_back(from, to, visit)
+    }
+}
+
+impl KvEngine for Checkpoints {
+    fn write(&self, batch: &Batch) -> Result<(), KvError> {
+        self.rows.write(batch)
+    }
+
+    fn checkpoint(&self) -> Result<(), KvError> {
+        self.answer.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
+    fn size_bytes(&self) -> Result<u64, KvError> {
+        self.rows.size_bytes()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_without_room_is_tried_again_and_any_other_failure_stops_the_node() {
+    let disk: Arc<FaultyDisk> = Arc::new(FaultyDisk::new());
+    let engine = Arc::new(Checkpoints::default());
+    let config = LogConfig {
+        segment_bytes: 1 << 20,
+        ..LogConfig::new(NodeId(1))
+    };
+    let log = SharedLog::open(disk.clone(), Arc::new(InlinePool), &SeededEntropy::new(1), config).unwrap();
+    let rpc = Arc::new(LocalRpc {
+        node: NodeId(1),
+        net: Arc::default(),
+    });
+    let dependencies = Dependencies {
+        disk: disk.clone(),
+        pool: Arc::new(InlinePool),
+        engine: engine.clone(),
+        rpc,
+        log,
+    };
+    let groups = Groups::open(Config::new(NodeId(1)), dependencies);
+    let group = groups.open_group(GROUP, LIFE, MachineKind::Directory).await.unwrap();
+    disk.set_capacity(Some(8 << 20));
+    *engine.answer.lock().unwrap() = Some(KvError::Full);
+    for _ in 0..10 {
+        assert_eq!(groups.checkpoint().await.unwrap_err().kind, DiskErrorKind::Full);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    assert_eq!(group.status().closed, None);
+    *engine.answer.lock().unwrap() = None;
+    groups.checkpoint().await.unwrap();
+    assert!(timeout(PATIENCE, groups.failed()).await.is_err());
+    *engine.answer.lock().unwrap() = Some(KvError::Io("injected".to_owned()));
+    groups.checkpoint().await.unwrap_err();
+    assert!(timeout(PATIENCE, groups.failed()).await.unwrap().contains("injected"));
+    assert!(group.status().closed.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_cannot_be_synced_stops_the_node() {
+    let mut cluster = Cluster::start(1, 1).await;
+    cluster.set(1, "a", "x").await.unwrap();
+    cluster.machines[&1].disk.fail_syncs(1);
+    cluster.group(1).trigger_snapshot().await;
+    let reason = timeout(PATIENCE, cluster.running[&1].failed()).await.unwrap();
+    assert!(reason.starts_with("snapshot"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_an_attempt_of_unknown_outcome_is_no_refusal() {
+    let mut cluster = Cluster::start_with(3, 3, |config| config.propose_reserve_bytes = RESERVE).await;
+    let leader = cluster.leader().await;
+    let follower = if leader == 1 { 2 } else { 1 };
+    *cluster.net.loses_answer.lock().unwrap() = Some(|request| {
+        matches!(
+            crate::frame::decode::<crate::frame::Frame>(request).unwrap().request,
+            crate::frame::Request::Propose { .. }
+        )
+    });
+    let command = cluster.command("a", "1");
+    let asked = cluster.group(follower);
+    let asking = tokio::spawn(async move { asked.propose(&command, Duration::from_secs(10)).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    cluster.machines[&leader].disk.set_capacity(Some(RESERVE));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    *cluster.net.loses_answer.lock().unwrap() = None;
+    assert_eq!(asking.await.unwrap(), Err(GroupError::Unknown));
+    assert_eq!(cluster.shown(leader, "a").await.as_deref(), Some("1"));
+}
