@@ -15,10 +15,10 @@ fix:
 
 # One end-to-end program: `just e2e kill_nine --rounds 20`.
 e2e name *options:
-    cargo build --release --locked
+    cargo build --release --workspace --locked
     python3 node/tests/e2e/{{name}}.py --binary target/release/everpost {{options}}
 
 # The figures of docs/performance.md, on a site of three nodes on this machine.
 bench *options:
-    cargo build --release --locked
+    cargo build --release --workspace --locked
     python3 node/tests/e2e/bench_smoke.py --binary target/release/everpost --seconds 10 {{options}}

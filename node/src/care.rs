@@ -14,6 +14,7 @@ use state::{GroupOp, MailboxOp, Outcome};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use transport::Rpc;
 
 use crate::start::{Parts, leads, others};
 
@@ -74,6 +75,7 @@ pub(crate) fn spawn_all(parts: &Arc<Parts>, tasks: &mut JoinSet<()>) {
     tasks.spawn(prune(Arc::clone(parts)));
     tasks.spawn(sync_manifest(Arc::clone(parts)));
     tasks.spawn(release_log(Arc::clone(parts)));
+    tasks.spawn(keep_connections(Arc::clone(parts)));
     let groups = parts.groups.clone();
     let worker = queue::Worker {
         store: parts.store.clone(),
@@ -353,6 +355,18 @@ async fn sync_manifest(parts: Arc<Parts>) {
     }
 }
 
+/// Keeps a connection to every member, also to those with whom there is nothing to talk about just now: who is reached is
+/// shown in `status`, and a relay has to be there before it is needed.
+async fn keep_connections(parts: Arc<Parts>) {
+    loop {
+        for (member, ..) in parts.members.seed().nodes {
+            // Asking is enough: a member that is not connected is dialled.
+            let _ = member == parts.identity.node() || parts.transport.is_reachable(member);
+        }
+        tokio::time::sleep(CONNECTIONS_LOOK).await;
+    }
+}
+
 /// Has groups that keep old segments of the log from being let go make a snapshot.
 async fn release_log(parts: Arc<Parts>) {
     loop {
@@ -398,6 +412,8 @@ const PRUNE_ROWS: u32 = 1000;
 const PRUNE_PAUSE: Duration = Duration::from_millis(50);
 /// Between two syncs of the manifests.
 const MANIFEST_SYNC_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at the connections.
+const CONNECTIONS_LOOK: Duration = Duration::from_secs(1);
 /// Between two looks at the size of the log.
 const LOG_LOOK: Duration = Duration::from_secs(30);
 /// Segments of the log that may stand before snapshots are asked for.
