@@ -4,7 +4,7 @@
 //! folder; every octet is verified against the hash in the manifest. Index and log are not looked at. What cannot be read is
 //! listed in `report.txt`, and the rest is written.
 //!
-//! Not here: what a line says (`state::manifest`), how a Maildir looks ([`maildir`]).
+//! Not here: what a line says (`state::manifest`), how a Maildir looks (its own module).
 
 mod maildir;
 
