@@ -8,7 +8,7 @@ use core_types::{BlobId, UnixMillis};
 
 use crate::{MailStore, StoreError};
 
-/// Takes a message's bytes. Dropped before [`Ingest::finish`], it leaves nothing behind.
+/// Takes a message's bytes. Dropped before [`MailStore::finish_ingest`], it leaves nothing behind.
 pub struct Ingest {
     writer: BlobWriter,
     scanner: mime::Scanner,

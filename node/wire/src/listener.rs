@@ -32,7 +32,7 @@ impl Listener for tokio::net::TcpListener {
     }
 }
 
-/// Accepts until the node stops, then waits for the connections under way, [`DRAIN_TIME`] at most.
+/// Accepts until the node stops, then waits for the connections under way, a few seconds at most.
 ///
 /// `busy` is said to a client for whom there is no room (`421 ...`, `* BYE ...`), in clear listeners only.
 pub async fn serve_listener<F>(

@@ -2,7 +2,7 @@
 //!
 //! A reader sees one view: what it returns fits together only if the view does not change meanwhile.
 //!
-//! Not here: changing anything ([`crate::apply`]); sequence numbers and sessions, which are the front ends'.
+//! Not here: changing anything ([`mod@crate::apply`]); sequence numbers and sessions, which are the front ends'.
 
 use core_types::{AccountId, BlobId, KvRead, MailboxGuid, MailboxName, MessageGuid, ModSeq, QueueId, Uid, UnixMillis};
 
