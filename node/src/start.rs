@@ -128,7 +128,14 @@ impl Node {
         let seed: Option<Seed> =
             files::read_value(disk.as_ref(), SEED).map_err(|error| StartError::File(error.to_string()))?;
         let members = Arc::new(Members::of_seed(&seed.unwrap_or(Seed { nodes: Vec::new() })));
-        let transport = Arc::new(start_transport(&config, &identity, &members, &clock, &entropy, network.as_ref())?);
+        let transport = Arc::new(start_transport(
+            &config,
+            &identity,
+            &members,
+            &clock,
+            &entropy,
+            network.as_ref(),
+        )?);
         let rpc: Arc<dyn Rpc> = Arc::clone(&transport) as Arc<dyn Rpc>;
 
         let groups = Groups::open(
@@ -142,14 +149,9 @@ impl Node {
             },
         );
         transport.register(ServiceId::RAFT, Arc::new(groups.clone()));
-        let blobs = BlobStore::open(
-            scale.blobs,
-            Arc::clone(&disk),
-            Arc::clone(&pool),
-            Arc::clone(&entropy),
-        )
-        .await
-        .map_err(|error| StartError::Storage("blobs", error.to_string()))?;
+        let blobs = BlobStore::open(scale.blobs, Arc::clone(&disk), Arc::clone(&pool), Arc::clone(&entropy))
+            .await
+            .map_err(|error| StartError::Storage("blobs", error.to_string()))?;
         transport.register(ServiceId::BLOB, Arc::new(BlobService::new(blobs.clone())));
         let manifest = Manifest::open(Arc::clone(&disk), Arc::clone(&pool))
             .await
