@@ -1,6 +1,8 @@
 //! What the node shows to its administrator and to nodes that want to join.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use admin::api::{BlobStatus, DiskStatus, GroupStatus, Health, NodeStatus, Status};
 use admin::{AdminError, Kind};
@@ -15,9 +17,11 @@ use state::{DirectoryOp, Outcome};
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 use transport::{Authority, JoinService, JoinToken, Refused, Validity};
+use wire::{BoxStream, Listener as _};
 
 use crate::checks;
 use crate::listen::ListenError;
+use crate::machine::AnyListener;
 use crate::start::{Parts, advertised};
 
 /// What a node that joins says.
@@ -105,6 +109,15 @@ pub(crate) async fn bind_socket(parts: &Arc<Parts>, listeners: &mut JoinSet<()>)
     let listener = UnixListener::bind(&path).map_err(ListenError::AdminSocket)?;
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
         .map_err(ListenError::AdminSocket)?;
+    serve_admin(parts, listener, listeners);
+    Ok(())
+}
+
+/// Answers the admin API on a listener.
+pub(crate) fn serve_admin<L>(parts: &Arc<Parts>, listener: L, listeners: &mut JoinSet<()>)
+where
+    L: axum::serve::Listener<Addr: std::fmt::Debug>,
+{
     let node: Arc<dyn admin::Node> = Arc::new(Face(Arc::clone(parts)));
     let (store, shutdown) = (parts.store.clone(), parts.shutdown.clone());
     listeners.spawn(async move {
@@ -113,8 +126,37 @@ pub(crate) async fn bind_socket(parts: &Arc<Parts>, listeners: &mut JoinSet<()>)
             tracing::error!(%error, "the admin socket failed");
         }
     });
-    Ok(())
 }
+
+/// A listener of [`Network`](crate::machine::Network) as the admin API's server wants it.
+pub(crate) struct AdminListener {
+    pub(crate) listener: AnyListener,
+    pub(crate) address: SocketAddr,
+}
+
+impl axum::serve::Listener for AdminListener {
+    type Io = BoxStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (BoxStream, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+/// The pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The node as the admin API sees it.
 pub(crate) struct Face(pub(crate) Arc<Parts>);

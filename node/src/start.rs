@@ -1,6 +1,7 @@
 //! Starting a node, in order, and stopping it in the other.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,7 +100,7 @@ impl Node {
     }
 
     /// Starts a node on any machine, and returns when it takes connections of mail programs and other nodes. There is no
-    /// admin socket: see [`Self::admin`].
+    /// admin socket: see [`Self::serve_admin`].
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
@@ -207,10 +208,20 @@ impl Node {
         parts.clone().run(stopper).await
     }
 
-    /// The node as its administrator sees it.
-    #[must_use]
-    pub fn admin(&self) -> Arc<dyn admin::Node> {
-        Arc::new(face::Face(Arc::clone(&self.parts)))
+    /// Answers the admin API on an address of the machine's network. Whoever can connect is the administrator.
+    ///
+    /// # Errors
+    /// [`StartError::Listen`].
+    pub async fn serve_admin(&mut self, address: SocketAddr) -> Result<(), StartError> {
+        let bound = self.parts.network.listen(address).await;
+        let listener = bound.map_err(|error| listen::ListenError::Bind {
+            service: "admin",
+            address,
+            error,
+        })?;
+        let listener = face::AdminListener { listener, address };
+        face::serve_admin(&self.parts, listener, &mut self.listeners);
+        Ok(())
     }
 
     /// The mail store of this node.
