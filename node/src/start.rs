@@ -259,6 +259,13 @@ impl Node {
     }
 }
 
+/// A node that is dropped without [`Node::stop`] is as one whose process was killed: nothing is flushed or said.
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.parts.transport.abandon();
+    }
+}
+
 impl Parts {
     async fn run(self: Arc<Self>, stopper: Stopper) -> Result<Node, StartError> {
         let mut tasks = JoinSet::new();

@@ -13,6 +13,8 @@ struct Inner {
     /// Each event as a line, where somebody wants to read them.
     lines: Option<Vec<String>>,
     checkpoints: Vec<(u64, [u8; 8])>,
+    /// The time of the last event: events of the run itself have no clock of their own.
+    now: Duration,
 }
 
 /// Between two remembered hashes, so that two runs that differ can be compared by halves.
@@ -27,13 +29,15 @@ impl Trace {
             events: 0,
             lines: keep.then(Vec::new),
             checkpoints: Vec::new(),
+            now: Duration::ZERO,
         })))
     }
 
     /// Something happened: `kind` at `who`, with bytes that count.
     pub fn note(&self, who: &str, kind: &str, what: &str, bytes: &[u8]) {
-        let at = turmoil::sim_elapsed().unwrap_or(Duration::ZERO);
         let mut inner = self.0.lock().expect("nobody panics with the trace");
+        let at = turmoil::sim_elapsed().unwrap_or(inner.now);
+        inner.now = at;
         inner.events += 1;
         let head = format!("{:>10.3} {who} {kind} {what}", at.as_secs_f64());
         inner.hasher.update(head.as_bytes());
