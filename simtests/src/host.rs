@@ -181,6 +181,26 @@ impl Host {
         self.0.state.lock().expect("no panic").power.is_on()
     }
 
+    /// The rows of a group as its index has them, by logical key, and what the adapter keeps beside them.
+    #[must_use]
+    pub fn rows(&self, group: u32) -> std::collections::BTreeMap<Vec<u8>, Vec<u8>> {
+        use core_types::KvRead;
+        let engine = Arc::clone(&self.0.state.lock().expect("no panic").engine);
+        let mut prefix = vec![1];
+        prefix.extend(group.to_be_bytes());
+        prefix.extend(1_u32.to_be_bytes());
+        let base = engine.get(&[&prefix[..], &[0, 0]].concat()).ok().flatten();
+        let base = base.and_then(|value| value.last().copied()).unwrap_or(0);
+        let mut rows = std::collections::BTreeMap::new();
+        let from = [&prefix[..], &[0x10 | base]].concat();
+        let to = [&prefix[..], &[(0x10 | base) + 1]].concat();
+        let _ = engine.scan(&from, &to, &mut |key, value| {
+            rows.insert(key.get(from.len()..).unwrap_or_default().to_vec(), value.to_vec());
+            true
+        });
+        rows
+    }
+
     /// Its process is gone: call before its tasks are dropped. With `power_loss` its disk loses what was not synced.
     pub fn died(&self, power_loss: bool, entropy: &dyn Entropy) {
         let mut state = self.0.state.lock().expect("no panic");

@@ -125,7 +125,7 @@ impl Totals {
             "seed {} {verdict} hash {} events {} simulated {:.0} s in {:.1} s",
             report.seed, report.hash, report.events, report.simulated, report.real
         );
-        for violation in report.violations.iter().take(20) {
+        for violation in report.violations.iter().take(8).chain(report.violations.iter().skip(8).rev().take(if std::env::var_os("SIM_ALL").is_some() { 60 } else { 4 })) {
             println!("    {violation}");
         }
         if !report.violations.is_empty() {

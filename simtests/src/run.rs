@@ -318,6 +318,11 @@ impl Run {
                 }
             }
         }
+        if !self.ledger.violations().is_empty() {
+            for line in index_differences(&hosts, self.plan.groups) {
+                self.ledger.violation(line);
+            }
+        }
         let simulated = sim.elapsed().as_secs_f64();
         drop(sim);
         let (hash, events) = self.trace.hash();
@@ -536,6 +541,25 @@ impl Run {
             }
         }
     }
+}
+
+/// Where the rows of a group differ between the nodes: for whoever looks for the reason of a failure.
+fn index_differences(hosts: &[Host], groups: u32) -> Vec<String> {
+    let mut lines = Vec::new();
+    for group in 0..=groups {
+        let all: Vec<_> = hosts.iter().map(|host| host.rows(group)).collect();
+        let keys: std::collections::BTreeSet<&Vec<u8>> = all.iter().flat_map(BTreeMap::keys).collect();
+        for key in keys {
+            let values: Vec<Option<&Vec<u8>>> = all.iter().map(|rows| rows.get(key)).collect();
+            if values.windows(2).any(|pair| pair[0] != pair[1]) {
+                let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                let text: Vec<String> = values.iter().map(|value| value.map_or("-".to_owned(), |value| hex(value))).collect();
+                lines.push(format!("index of group {group}: {} {}", hex(key), text.join(" | ")));
+            }
+        }
+    }
+    lines.truncate(40);
+    lines
 }
 
 /// A result that a simulated host leaves for the run.

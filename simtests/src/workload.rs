@@ -14,7 +14,7 @@ use platform::SeededEntropy;
 
 use crate::client::imap::{Fetched, Imap};
 use crate::client::pop3::Pop3;
-use crate::client::smtp::Smtp;
+use crate::client::smtp::{Smtp, Taken};
 use crate::client::{Answer, Failure};
 use crate::host::INLINE_BYTES_MAX;
 use crate::trace::Trace;
@@ -152,12 +152,13 @@ impl Ledger {
         mail.total.1 += 1;
     }
 
-    fn end_arrival(&self, token: &str, mailbox: &'static str, outcome: &Answer<()>) {
+    fn end_arrival(&self, token: &str, mailbox: &'static str, outcome: &Answer<Taken>) {
         self.change(token, |mail| match outcome {
-            Ok(()) => {
+            Ok(Taken::Delivered) => {
                 mail.place(mailbox).least += 1;
                 mail.total.0 += 1;
             }
+            Ok(Taken::Queued) => mail.total.0 += 1,
             Err(Failure::Refused(_)) => {
                 mail.place(mailbox).most -= 1;
                 mail.total.1 -= 1;
@@ -389,7 +390,12 @@ impl Client {
             for (token, outcome) in tokens.iter().zip(&outcomes) {
                 self.ledger.end_arrival(token, "INBOX", outcome);
             }
-            outcomes.into_iter().find(Result::is_err).unwrap_or(Ok(()))
+            for outcome in outcomes {
+                if outcome? == Taken::Queued {
+                    self.ledger.count("queued");
+                }
+            }
+            Ok(())
         };
         ("deliver", result.await)
     }
@@ -406,10 +412,10 @@ impl Client {
             let mut imap = self.login(node).await?;
             self.ledger.begin_arrival(&token, self.user(), mailbox, Arc::clone(&bytes));
             let answer = imap.append(mailbox, "", &bytes).await;
-            let outcome = answer.as_ref().map(|_| ()).map_err(Clone::clone);
+            let outcome = answer.map(|_| Taken::Delivered);
             self.ledger.end_arrival(&token, mailbox, &outcome);
             imap.logout().await;
-            outcome
+            outcome.map(drop)
         };
         ("append", result.await)
     }

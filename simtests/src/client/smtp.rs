@@ -6,6 +6,15 @@ use super::stream::Stream;
 use super::{Answer, Failure};
 use crate::host::port;
 
+/// What a 250 at the end of data means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is in the mailbox.
+    Delivered,
+    /// It will be.
+    Queued,
+}
+
 /// A session.
 pub struct Smtp {
     stream: Stream,
@@ -49,14 +58,14 @@ impl Smtp {
     ///
     /// # Errors
     /// [`Failure`] for all of them.
-    pub async fn deliver(&mut self, from: &str, to: &[String], message: &[u8]) -> Answer<Vec<Answer<()>>> {
+    pub async fn deliver(&mut self, from: &str, to: &[String], message: &[u8]) -> Answer<Vec<Answer<Taken>>> {
         self.stream.send(format!("MAIL FROM:<{from}>\r\n").as_bytes()).await.map_err(nothing)?;
         self.expect(250).await.map_err(nothing)?;
         let mut outcomes = Vec::new();
         for recipient in to {
             self.stream.send(format!("RCPT TO:<{recipient}>\r\n").as_bytes()).await.map_err(nothing)?;
             outcomes.push(match self.reply().await.map_err(nothing)? {
-                (250, _) => Ok(()),
+                (250, _) => Ok(Taken::Queued),
                 (_, line) => Err(Failure::Refused(line)),
             });
         }
@@ -72,7 +81,8 @@ impl Smtp {
         let mut said = Vec::new();
         for _ in 0..replies {
             said.push(match self.reply().await {
-                Ok((250, _)) => Ok(()),
+                Ok((250, line)) if line.contains("delivered") => Ok(Taken::Delivered),
+                Ok((250, _)) => Ok(Taken::Queued),
                 // A majority that did not answer in time may still do what it was asked.
                 Ok((400..=499, line)) => Err(Failure::Unknown(line)),
                 Ok((_, line)) => Err(Failure::Refused(line)),
@@ -80,7 +90,7 @@ impl Smtp {
             });
         }
         let mut said = said.into_iter();
-        let mut last = Ok(());
+        let mut last = Ok(Taken::Queued);
         for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
             if let Some(reply) = said.next() {
                 last = reply;
