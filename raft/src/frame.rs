@@ -61,6 +61,11 @@ pub(crate) enum Request {
     Digests,
     /// From the leader: a majority has this digest at this index. A replica that has another closes.
     CompareDigest(DigestAt),
+    /// To the leader, from a node whose replica cannot go on: to be taken out of the members.
+    TakeOut {
+        /// How long the asker waits, in milliseconds.
+        patience: u64,
+    },
 }
 
 /// A part of a snapshot's file.
@@ -100,6 +105,12 @@ pub(crate) enum Answer {
     Changed(Attempt<()>),
     Digests(Vec<DigestAt>),
     Compared,
+    TakenOut {
+        /// The leader's vote once the change is committed.
+        attempt: Attempt<Vote>,
+        /// Who votes, as far as the replica that answers knows.
+        voters: BTreeSet<u64>,
+    },
 }
 
 /// What came of asking one replica as the leader.

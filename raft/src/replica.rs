@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use core_types::{BlockingPool, Disk, GroupId, Incarnation, KvRead};
 use serde::{Deserialize, Serialize};
@@ -90,6 +90,7 @@ pub(crate) struct Replica {
     /// The index behind the last applied entry: 0 when nothing is applied.
     applied: watch::Sender<u64>,
     closed: watch::Sender<Option<String>>,
+    fault: OnceLock<String>,
     /// Octets of commands applied since the last snapshot.
     unsaved_bytes: watch::Sender<u64>,
 }
@@ -124,6 +125,7 @@ impl Replica {
             busy: tokio::sync::Mutex::default(),
             applied: watch::Sender::new(0),
             closed: watch::Sender::new(None),
+            fault: OnceLock::new(),
             unsaved_bytes: watch::Sender::new(0),
         }
     }
@@ -138,6 +140,26 @@ impl Replica {
             }
             is_first
         });
+    }
+
+    /// Stops this replica in order.
+    pub(crate) fn end(&self) {
+        self.closed.send_if_modified(|closed| {
+            let is_first = closed.is_none();
+            closed.get_or_insert_with(|| "it was ended".to_owned());
+            is_first
+        });
+    }
+
+    /// Stops this replica, which is to be repaired from the others.
+    pub(crate) fn close_for_repair(&self, reason: &str) {
+        let _ = self.fault.set(reason.to_owned());
+        self.close(reason);
+    }
+
+    /// Why it is to be repaired from the others.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.fault.get().map(String::as_str)
     }
 
     pub(crate) fn closed(&self) -> Option<String> {

@@ -87,10 +87,14 @@ pub(super) fn indexes(log: &SharedLog, key: GroupKey) -> Vec<u64> {
     entries.iter().map(|entry| entry.mark.index).collect()
 }
 
+/// The segments, oldest first.
+pub(super) fn segments(disk: &FaultyDisk) -> Vec<String> {
+    disk.paths().into_iter().filter(|path| path.ends_with(".seg")).collect()
+}
+
 /// The newest segment.
 pub(super) fn newest(disk: &FaultyDisk) -> String {
-    let paths = disk.paths();
-    paths.iter().rfind(|path| path.ends_with(".seg")).unwrap().clone()
+    segments(disk).pop().unwrap()
 }
 
 #[test]
@@ -256,7 +260,7 @@ fn purged_segments_go_and_what_else_stood_in_them_stays() {
         }
     }
     assert!(log.segment_count() < 20, "{}", log.segment_count());
-    assert_eq!(disk.paths().len(), log.segment_count());
+    assert_eq!(segments(&disk).len(), log.segment_count());
     let boot = log.position().boot;
     drop(log);
     disk.crash_strictly();
