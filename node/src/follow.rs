@@ -55,12 +55,12 @@ pub(crate) async fn follow_directory(parts: Arc<Parts>) {
         renew_members(&parts).await;
         for (group, incarnation) in placed_here(&parts).await {
             if parts.groups.group(group).is_none()
+                && !parts.ailments.contains(group)
                 && let Err(error) = parts
                     .open_group(group, incarnation, MachineKind::Mailbox, &mut tasks)
                     .await
             {
-                tracing::error!(%group, %error, "the group was not opened");
-                parts.health.not_opened(group, error.to_string());
+                parts.not_opened(group, &error);
             }
         }
         loop {

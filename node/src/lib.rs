@@ -16,6 +16,7 @@ mod metrics;
 mod placement;
 pub mod quickstart;
 pub mod recover;
+mod repair;
 mod start;
 mod tls;
 

@@ -159,7 +159,8 @@ async fn reconcile(store: &MailStore, group: &Group, row: &GroupRow) -> Result<(
                 .map_err(|error| error.to_string())?;
         }
         if voters.contains(&node) && !membership.voters.contains(&node) {
-            ready &= caught_up > 0 && lag.get(&node).is_some_and(|lag| *lag <= LAG_MAX);
+            // Not by what it had when it was a member the last time: it may have begun anew since.
+            ready &= caught_up >= membership.index.max(1) && lag.get(&node).is_some_and(|lag| *lag <= LAG_MAX);
         }
     }
     if ready && !voters.is_empty() && membership.voters != voters {

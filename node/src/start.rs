@@ -14,7 +14,7 @@ use platform::{LockError, RealDisk, SystemClock, SystemEntropy, TokioPool};
 use raft::consensus::Consensus;
 use raft::index::SledEngine;
 use raft::log::{LogConfig, SharedLog};
-use raft::{Group, Groups};
+use raft::{Ailing, Group, Groups, OpenError};
 use state::{DirectoryOp, MachineKind, Outcome, Refusal};
 use tokio::task::JoinSet;
 use transport::{NodeIdentity, Rpc, ServiceId, Socket, SystemResolver, Transport, Tuning};
@@ -24,7 +24,7 @@ use crate::config::{Config, Role};
 use crate::files::{self, FOUNDING, Founding, IDENTITY, SEED, Seed};
 use crate::manifests::Manifests;
 use crate::members::Members;
-use crate::{care, face, follow, listen, manifests, metrics, placement, tls};
+use crate::{care, face, follow, listen, manifests, metrics, placement, repair, tls};
 
 /// A running node.
 pub struct Node {
@@ -52,6 +52,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) health: care::Health,
+    pub(crate) ailments: repair::Ailments,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -178,6 +179,7 @@ impl Node {
             clock,
             entropy,
             health: care::Health::default(),
+            ailments: repair::Ailments::default(),
             shutdown,
         });
         parts.clone().run(stopper).await
@@ -209,8 +211,8 @@ impl Node {
 impl Parts {
     async fn run(self: Arc<Self>, stopper: Stopper) -> Result<Node, StartError> {
         let mut tasks = JoinSet::new();
-        self.open_group(GroupId::DIRECTORY, Incarnation(1), MachineKind::Directory, &mut tasks)
-            .await?;
+        let mut listeners = JoinSet::new();
+        let shows_status = self.open_directory(&mut tasks, &mut listeners).await?;
         self.found(&mut tasks).await?;
         follow::renew_members(&self).await;
         self.transport.register_join(Arc::new(face::Joining(Arc::clone(&self))));
@@ -224,10 +226,10 @@ impl Parts {
                 .open_group(group, incarnation, MachineKind::Mailbox, &mut tasks)
                 .await
             {
-                tracing::error!(%group, %error, "the group was not opened");
-                self.health.not_opened(group, error.to_string());
+                self.not_opened(group, &error);
             }
         }
+        tasks.spawn(repair::run(Arc::clone(&self)));
         tasks.spawn(follow::follow_directory(Arc::clone(&self)));
         let transport = Arc::clone(&self.transport);
         let reaches: placement::Reaches = Arc::new(move |node| {
@@ -243,13 +245,14 @@ impl Parts {
             reaches,
         ));
         care::spawn_all(&self, &mut tasks);
-        let mut listeners = JoinSet::new();
         if self.config.has_role(Role::Front) {
             let tls = tls::server_tls(&self.config, self.disk.as_ref()).map_err(listen::ListenError::from)?;
             listen::bind_all(&self, &tls, &mut listeners).await?;
         }
         metrics::bind(&self, &mut listeners).await?;
-        face::bind_socket(&self, &mut listeners).await?;
+        if !shows_status {
+            face::bind_socket(&self, &mut listeners).await?;
+        }
         tracing::info!(node = %self.identity.node(), "serving");
         Ok(Node {
             parts: self,
@@ -267,15 +270,60 @@ impl Parts {
         kind: MachineKind,
         tasks: &mut JoinSet<()>,
     ) -> Result<Group, StartError> {
-        let opened = self
-            .groups
-            .open_group(group, incarnation, kind)
-            .await
-            .map_err(|error| StartError::Storage("group", error.to_string()))?;
-        let store = self.store.clone();
+        match self.groups.open_group(group, incarnation, kind).await {
+            Ok(opened) => {
+                self.attend(&opened, kind, tasks);
+                Ok(opened)
+            }
+            Err(error) => {
+                if let OpenError::NeedsRepair { reason, .. } = &error {
+                    self.ailments.found(Ailing {
+                        group,
+                        incarnation,
+                        kind,
+                        reason: reason.clone(),
+                    });
+                }
+                Err(StartError::Storage("group", error.to_string()))
+            }
+        }
+    }
+
+    /// Starts what goes with a replica for as long as it is here.
+    pub(crate) fn attend(self: &Arc<Self>, opened: &Group, kind: MachineKind, tasks: &mut JoinSet<()>) {
+        let (group, incarnation, store) = (opened.group(), opened.incarnation(), self.store.clone());
         tasks.spawn(async move { store.follow(group).await });
         tasks.spawn(manifests::write(Arc::clone(self), group, incarnation, kind));
-        Ok(opened)
+    }
+
+    /// One group that is not open here does not keep the others from working.
+    pub(crate) fn not_opened(&self, group: GroupId, error: &StartError) {
+        // One that is repaired was told of.
+        if !self.ailments.contains(group) {
+            tracing::error!(%group, %error, "the group was not opened");
+            self.health.not_opened(group, error.to_string());
+        }
+    }
+
+    /// Opens the directory, without which there is nothing to do. If it has to be repaired first, `status` tells of it
+    /// meanwhile. Returns whether the admin socket is open already.
+    async fn open_directory(
+        self: &Arc<Self>,
+        tasks: &mut JoinSet<()>,
+        listeners: &mut JoinSet<()>,
+    ) -> Result<bool, StartError> {
+        let (group, life, kind) = (GroupId::DIRECTORY, Incarnation(1), MachineKind::Directory);
+        match self.open_group(group, life, kind, tasks).await {
+            Ok(_) => Ok(false),
+            Err(_) if self.ailments.contains(group) => {
+                face::bind_socket(self, listeners).await?;
+                if let Some(opened) = repair::until_open(self, group).await {
+                    self.attend(&opened, kind, tasks);
+                }
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// What the first node does at its first start. Every step can be repeated.
