@@ -319,6 +319,10 @@ impl Parts {
                 face::bind_socket(self, listeners).await?;
                 if let Some(opened) = repair::until_open(self, group).await {
                     self.attend(&opened, kind, tasks);
+                    // It reads its log from the beginning: what it says before it has all of it was true once.
+                    while opened.read_barrier(CURRENT_LOOK).await.is_err() {
+                        tokio::time::sleep(CURRENT_LOOK).await;
+                    }
                 }
                 Ok(true)
             }
@@ -497,6 +501,8 @@ pub(crate) fn others(node: NodeId, nodes: &[NodeId]) -> impl Iterator<Item = Nod
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a leader may take to hand over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks whether a repaired directory is the present one.
+const CURRENT_LOOK: Duration = Duration::from_millis(500);
 /// How long the lock of the data directory is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two attempts at the lock.

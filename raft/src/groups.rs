@@ -178,7 +178,12 @@ impl Groups {
                 group,
                 detail: error.to_string(),
             })?;
-        self.inner.clear(group, incarnation).await
+        let (disk, pool) = (
+            Arc::clone(&self.inner.dependencies.disk),
+            Arc::clone(&self.inner.dependencies.pool),
+        );
+        self.inner.clear(group, incarnation).await?;
+        Ok(blocking::run(&*pool, move || snapshot::forget_behind(&*disk, group, incarnation)).await?)
     }
 
     /// Makes everything that was written to the index durable.
@@ -326,6 +331,28 @@ impl Inner {
         })
     }
 
+    /// Lets a replica that began anew take part in elections once it has applied what took it out: from there on it knows
+    /// of every change of the members that the replica before it may have known.
+    async fn admit(&self, group: &Group) {
+        let replica = &group.inner.replica;
+        let Some(behind) = replica.behind() else { return };
+        if replica.applied().is_none_or(|applied| applied < behind) {
+            return;
+        }
+        let (disk, id, incarnation) = (Arc::clone(&replica.disk), replica.group, replica.incarnation);
+        let forgotten = blocking::run(&*replica.pool, move || {
+            snapshot::forget_behind(&*disk, id, incarnation)
+        });
+        match forgotten.await {
+            Ok(()) => {
+                tracing::info!(group = id.0, index = behind, "the replica has caught up with what took it out");
+                replica.has_caught_up();
+                group.inner.raft.runtime_config().elect(true);
+            }
+            Err(error) => tracing::warn!(group = id.0, error = %error, "it is tried again"),
+        }
+    }
+
     /// What the log found damaged of a replica while it ran.
     fn damage(&self, replica: &Replica) -> Option<String> {
         let (group, incarnation) = (replica.group, replica.incarnation);
@@ -376,9 +403,10 @@ impl Inner {
             return Err(needs_repair(reason));
         }
         let loading = Arc::clone(&disk);
-        let (rows, snapshot) = blocking::run(&*pool, move || {
+        let (rows, snapshot, behind) = blocking::run(&*pool, move || {
             let rows = GroupRows::open(engine, group, incarnation);
-            Ok((rows, snapshot::load_newest(&*loading, group, incarnation)?))
+            let behind = snapshot::noted_behind(&*loading, group, incarnation)?;
+            Ok((rows, snapshot::load_newest(&*loading, group, incarnation)?, behind))
         })
         .await?;
         let rows = rows?;
@@ -407,6 +435,7 @@ impl Inner {
             pool,
             apply,
             snapshot,
+            behind,
             ties,
         ));
         let machine = Machine::open(Arc::clone(&replica))?;
@@ -415,7 +444,7 @@ impl Inner {
         } else {
             self.config.timers
         };
-        let settings = Arc::new(openraft_config(&self.config, timers).map_err(failed)?);
+        let settings = Arc::new(openraft_config(&self.config, timers, behind.is_none()).map_err(failed)?);
         let node = self.config.node.0;
         let raft = Raft::new(node, settings, network.clone(), store, machine)
             .await
@@ -533,6 +562,7 @@ async fn maintain(inner: Weak<Inner>) {
                 }
                 continue;
             }
+            inner.admit(group).await;
             if *group.inner.replica.watch_unsaved().borrow() >= config.snapshot_bytes {
                 group.inner.replica.reset_unsaved();
                 group.trigger_snapshot().await;
@@ -582,7 +612,7 @@ async fn stop(group: &Group) {
     let _ = group.inner.raft.shutdown().await;
 }
 
-fn openraft_config(config: &Config, timers: Timers) -> Result<openraft::Config, String> {
+fn openraft_config(config: &Config, timers: Timers, may_elect: bool) -> Result<openraft::Config, String> {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let settings = openraft::Config {
         cluster_name: "everpost".to_owned(),
@@ -590,6 +620,7 @@ fn openraft_config(config: &Config, timers: Timers) -> Result<openraft::Config, 
         election_timeout_min: millis(timers.election_min),
         election_timeout_max: millis(timers.election_max),
         enable_pre_vote: Some(true),
+        enable_elect: may_elect,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries),
         max_in_snapshot_log_to_keep: config.log_entries_kept,
         replication_lag_threshold: config.snapshot_entries.max(config.log_entries_kept),

@@ -5,7 +5,9 @@
 //!    without this replica, which says nothing.
 //! 3. Only then is everything of it removed here, and an empty replica opened. Its log begins with the leader's vote: what it
 //!    has forgotten it gave in terms up to that one, or to nobody who can still win by it.
-//! 4. It is added again, as any other new replica is: learner, caught up, voter (not here).
+//! 4. It reads the group's log from the beginning, and with it members of long ago, of which it was one: of a group that one
+//!    node founded the only one. Therefore it neither votes nor asks for votes before it has applied the change of 2.
+//! 5. It is added again, as any other new replica is: learner, caught up, voter (not here).
 //!
 //! The argument why this loses nothing stands in `docs/invariants.md`. A crash anywhere leaves the mark, and the repair begins
 //! again at 2.
@@ -21,7 +23,7 @@ use transport::{CallError, Class};
 
 use crate::blocking;
 use crate::config::{OpenError, RepairError};
-use crate::frame::{Answer, Attempt, Request};
+use crate::frame::{Answer, Attempt, Exit, Request};
 use crate::group::Group;
 use crate::groups::{Groups, Inner};
 use crate::log::{GroupKey, Record};
@@ -29,7 +31,6 @@ use crate::log_store;
 use crate::network::Network;
 use crate::replica::Ties;
 use crate::snapshot;
-use crate::types::Vote;
 
 /// A replica that closed while it was open, and is to be repaired.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,9 +85,9 @@ impl Groups {
             ..
         } = *ailing;
         let ties = self.inner.set_aside(ailing).await?;
-        let vote = self.inner.ask_to_be_taken_out(group, incarnation, others).await?;
+        let exit = self.inner.ask_to_be_taken_out(group, incarnation, others).await?;
         let _opening = self.inner.opening.lock().await;
-        self.inner.begin_anew(GroupKey { group, incarnation }, &vote).await?;
+        self.inner.begin_anew(GroupKey { group, incarnation }, exit).await?;
         let opened = self.inner.open(group, incarnation, kind, ties).await?;
         tracing::info!(
             group = group.0,
@@ -121,13 +122,13 @@ impl Inner {
         })
     }
 
-    /// Asks until somebody who leads the group has committed that this node is no member; gives the leader's vote.
+    /// Asks until somebody who leads the group has committed that this node is no member.
     async fn ask_to_be_taken_out(
         &self,
         group: GroupId,
         incarnation: Incarnation,
         others: &[NodeId],
-    ) -> Result<Vote, RepairError> {
+    ) -> Result<Exit, RepairError> {
         let network = Network {
             rpc: Arc::clone(&self.dependencies.rpc),
             group,
@@ -158,7 +159,7 @@ impl Inner {
                 Err(_) => Attempt::NotLeader(None),
             };
             match attempt {
-                Attempt::Done(vote) => return Ok(vote),
+                Attempt::Done(exit) => return Ok(exit),
                 Attempt::NotLeader(leader) => left.extend(leader.map(NodeId)),
                 Attempt::Refused(error) => heard.refused = Some(error.to_string()),
                 Attempt::Unknown => {}
@@ -171,12 +172,17 @@ impl Inner {
     }
 
     /// Removes everything of the replica, whose log then begins with the vote of the leader that took it out.
-    async fn begin_anew(&self, key: GroupKey, vote: &Vote) -> Result<(), OpenError> {
+    async fn begin_anew(&self, key: GroupKey, exit: Exit) -> Result<(), OpenError> {
+        let disk = Arc::clone(&self.dependencies.disk);
+        blocking::run(&*self.dependencies.pool, move || {
+            snapshot::note_behind(&*disk, key.group, key.incarnation, exit.index)
+        })
+        .await?;
         let failed = |detail: String| OpenError::Log {
             group: key.group,
             detail,
         };
-        let vote = log_store::encode_vote(vote).map_err(|error| failed(error.to_string()))?;
+        let vote = log_store::encode_vote(&exit.vote).map_err(|error| failed(error.to_string()))?;
         self.dependencies
             .log
             .write(key, vec![Record::Created, Record::Vote(vote)])

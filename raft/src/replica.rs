@@ -91,6 +91,8 @@ pub(crate) struct Replica {
     applied: watch::Sender<u64>,
     closed: watch::Sender<Option<String>>,
     fault: OnceLock<String>,
+    /// It takes part in no election before it has applied this entry.
+    behind: Mutex<Option<u64>>,
     /// Octets of commands applied since the last snapshot.
     unsaved_bytes: watch::Sender<u64>,
 }
@@ -109,6 +111,7 @@ impl Replica {
         pool: Arc<dyn BlockingPool>,
         apply: ApplyFn,
         snapshot: Option<SnapshotFile>,
+        behind: Option<u64>,
         ties: Ties,
     ) -> Self {
         Self {
@@ -126,6 +129,7 @@ impl Replica {
             applied: watch::Sender::new(0),
             closed: watch::Sender::new(None),
             fault: OnceLock::new(),
+            behind: Mutex::new(behind),
             unsaved_bytes: watch::Sender::new(0),
         }
     }
@@ -174,6 +178,15 @@ impl Replica {
     /// Whether this replica closed for want of room, or would have.
     pub(crate) fn found_full(&self) -> bool {
         self.ties.found_full.load(Ordering::Acquire)
+    }
+
+    /// Up to which entry it knows too little to take part in an election.
+    pub(crate) fn behind(&self) -> Option<u64> {
+        *self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn has_caught_up(&self) {
+        *self.behind.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(crate) fn watch_closed(&self) -> watch::Receiver<Option<String>> {

@@ -12,10 +12,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Ask, Inner};
 use crate::config::{GroupError, Proposed};
-use crate::frame::{Answer, Attempt, Change};
+use crate::frame::{Answer, Attempt, Change, Exit};
 use crate::receipts;
 use crate::space;
-use crate::types::{EncodedCommand, Vote};
+use crate::types::EncodedCommand;
 
 impl Inner {
     pub(super) async fn answer(&self, ask: Ask, deadline: Instant) -> Answer {
@@ -155,7 +155,7 @@ impl Inner {
         Answer::TakenOut { attempt, voters }
     }
 
-    async fn take_out_here(&self, node: NodeId, deadline: Instant) -> Attempt<Vote> {
+    async fn take_out_here(&self, node: NodeId, deadline: Instant) -> Attempt<Exit> {
         if let Some(other) = self.other_leader() {
             return Attempt::NotLeader(other);
         }
@@ -199,7 +199,10 @@ impl Inner {
             return Attempt::Unknown;
         }
         let vote = self.raft.metrics().borrow_watched().vote;
-        Attempt::Done(vote)
+        Attempt::Done(Exit {
+            vote,
+            index: membership.index,
+        })
     }
 
     async fn changed(

@@ -23,6 +23,13 @@ impl Inner {
         if let Some(reason) = self.replica.closed() {
             return Err(Rejection::Closed(reason));
         }
+        let is_election = matches!(
+            request,
+            Request::Vote(_) | Request::PreVote(_) | Request::TransferLeader(_)
+        );
+        if is_election && self.replica.behind().is_some() {
+            return Err(Rejection::Behind);
+        }
         match request {
             Request::Append(request) => {
                 check_sender(from, &request.vote)?;

@@ -254,12 +254,73 @@ async fn a_new_replica_votes_in_no_term_in_which_the_one_before_may_have_voted()
         Ok(Answer::Vote(response)) => response.vote_granted,
         other => panic!("{other:?}"),
     };
-    assert!(!granted(ask(&cluster, other, damaged, request(term)).await));
-    // Also after a crash: it is in the log from the first.
-    cluster.crash(damaged).await;
-    cluster.boot(damaged).await;
+    // Nor in any other before it knows the members of now. Also after a crash.
+    for _ in 0..2 {
+        for term in [term, term + 1] {
+            let reply = ask(&cluster, other, damaged, request(term)).await;
+            assert_eq!(reply.unwrap_err(), Rejection::Behind);
+        }
+        cluster.crash(damaged).await;
+        cluster.boot(damaged).await;
+    }
+    // Below that, the first thing in its log is the vote of the leader.
+    cluster.group(damaged).inner.replica.has_caught_up();
     assert!(!granted(ask(&cluster, other, damaged, request(term)).await));
     assert!(granted(ask(&cluster, other, damaged, request(term + 1)).await));
+}
+
+/// The log of a group tells of members of long ago: who reads it from the beginning must not take them for those of now.
+#[tokio::test(start_paused = true)]
+async fn the_founder_that_begins_anew_does_not_elect_itself() {
+    let mut cluster = Cluster::start(3, 1).await;
+    cluster.set(1, "founded", "x").await.unwrap();
+    for node in [2, 3] {
+        cluster.group(1).add_learner(NodeId(node)).await.unwrap();
+        cluster.settle().await;
+        let voters = (1..=node).map(NodeId).collect();
+        cluster.group(1).change_voters(&voters).await.unwrap();
+    }
+    for round in 0..20 {
+        cluster.set(1, &format!("n{round}"), "x").await.unwrap();
+    }
+    cluster.stop(1).await;
+    cluster.machines[&1].disk.remove_dir_all("log").unwrap();
+    let leader = cluster.leader().await;
+    let groups = cluster.boot_without_group(1);
+    repair(&groups, &ailing("lost"), &others(1, 3)).await;
+    let term = cluster.group(leader).status().term;
+    // What reaches it first is the beginning of the log.
+    let first = cluster.log(leader).read(KEY, 0..2, usize::MAX).unwrap();
+    let entries: Vec<crate::types::Entry> = first
+        .iter()
+        .map(|entry| core_types::codec::decode(1, &entry.body, 1 << 20).unwrap())
+        .collect();
+    let vote = cluster.group(leader).inner.raft.metrics().borrow_watched().vote;
+    let beginning = openraft::raft::AppendEntriesRequest::<TypeConfig> {
+        vote,
+        prev_log_id: None,
+        leader_commit: entries.last().map(|entry| entry.log_id),
+        entries,
+    };
+    let reply = ask(&cluster, leader, 1, Request::Append(beginning)).await;
+    assert!(matches!(reply, Ok(Answer::Append(_))), "{reply:?}");
+    assert_eq!(cluster.group(1).membership().voters, [NodeId(1)].into());
+    cluster.net.cut_off(1);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!cluster.group(1).is_leader());
+    assert_eq!(cluster.group(1).status().term, term);
+    cluster.net.heal();
+    add_again(&cluster, leader, 1).await;
+    cluster
+        .until("it takes part in elections again", |cluster| {
+            cluster.group(1).inner.replica.behind().is_none()
+        })
+        .await;
+    assert_eq!(cluster.shown(1, "n19").await.as_deref(), Some("x"));
+    // Of three it is one: with one of the others gone it is needed, and is there.
+    cluster.crash(leader).await;
+    let next = cluster.leader().await;
+    cluster.set(next, "after", "x").await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
