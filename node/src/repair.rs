@@ -69,7 +69,10 @@ impl Ailments {
             }
         };
         let ailments = self.lock();
-        ailments.iter().map(|(group, ailment)| (*group, text(ailment))).collect()
+        ailments
+            .iter()
+            .map(|(group, ailment)| (*group, text(ailment)))
+            .collect()
     }
 
     fn list(&self) -> Vec<Ailing> {
@@ -114,7 +117,11 @@ pub(crate) async fn until_open(parts: &Arc<Parts>, group: GroupId) -> Option<Gro
 async fn once(parts: &Arc<Parts>, ailing: &Ailing) -> Option<Group> {
     let node = parts.identity.node();
     let members = parts.members.seed().nodes;
-    let others: Vec<NodeId> = members.into_iter().map(|(member, ..)| member).filter(|member| *member != node).collect();
+    let others: Vec<NodeId> = members
+        .into_iter()
+        .map(|(member, ..)| member)
+        .filter(|member| *member != node)
+        .collect();
     match parts.groups.repair_group(ailing, &others).await {
         Ok(opened) => {
             tracing::info!(group = %ailing.group, "the replica is begun anew and fetches everything from the others");
@@ -156,7 +163,11 @@ mod tests {
             "log damaged: a record is damaged, at offset 512 of log/1.seg; being repaired from the others"
         );
         ailments.wants(GroupId(3), &RepairError::Open(OpenError::IsOpen(GroupId(3))));
-        assert!(ailments.all()[0].1.contains("not yet possible: group 3 is open already"));
+        assert!(
+            ailments.all()[0]
+                .1
+                .contains("not yet possible: group 3 is open already")
+        );
         assert!(ailments.contains(GroupId(3)));
         ailments.is_well(GroupId(3));
         assert!(ailments.all().is_empty());

@@ -340,12 +340,14 @@ impl Inner {
             return;
         }
         let (disk, id, incarnation) = (Arc::clone(&replica.disk), replica.group, replica.incarnation);
-        let forgotten = blocking::run(&*replica.pool, move || {
-            snapshot::forget_behind(&*disk, id, incarnation)
-        });
+        let forgotten = blocking::run(&*replica.pool, move || snapshot::forget_behind(&*disk, id, incarnation));
         match forgotten.await {
             Ok(()) => {
-                tracing::info!(group = id.0, index = behind, "the replica has caught up with what took it out");
+                tracing::info!(
+                    group = id.0,
+                    index = behind,
+                    "the replica has caught up with what took it out"
+                );
                 replica.has_caught_up();
                 group.inner.raft.runtime_config().elect(true);
             }

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod faults;
 mod model;
+mod spare;
 
 use core_types::OpenMode;
 use platform::{DiskCall, FaultyDisk, InlinePool, SeededEntropy};
@@ -24,9 +25,13 @@ impl BlockingPool for LatePool {
 }
 
 impl LatePool {
+    pub(super) fn take(&self) -> Vec<Box<dyn FnOnce() + Send>> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+
+    /// Runs the jobs that wait; those that they submit wait for the next time.
     pub(super) fn run(&self) {
-        let jobs = std::mem::take(&mut *self.0.lock().unwrap());
-        for job in jobs {
+        for job in self.take() {
             job();
         }
     }

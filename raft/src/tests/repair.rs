@@ -276,7 +276,11 @@ async fn the_founder_that_begins_anew_does_not_elect_itself() {
     cluster.set(1, "founded", "x").await.unwrap();
     for node in [2, 3] {
         cluster.group(1).add_learner(NodeId(node)).await.unwrap();
-        cluster.settle().await;
+        cluster
+            .until("it follows", |cluster| {
+                cluster.group(node).status().applied == cluster.group(1).status().applied
+            })
+            .await;
         let voters = (1..=node).map(NodeId).collect();
         cluster.group(1).change_voters(&voters).await.unwrap();
     }
