@@ -7,6 +7,7 @@ mod checks;
 pub mod commands;
 pub mod config;
 mod face;
+mod fence;
 mod files;
 mod follow;
 mod listen;

@@ -24,7 +24,8 @@ use crate::config::{Config, Role};
 use crate::files::{self, FOUNDING, Founding, IDENTITY, SEED, Seed};
 use crate::manifests::Manifests;
 use crate::members::Members;
-use crate::{care, face, follow, listen, manifests, metrics, placement, repair, tls};
+use crate::fence::{Fence, GatedRpc, GatedService};
+use crate::{care, face, fence, follow, listen, manifests, metrics, placement, repair, tls};
 
 /// A running node.
 pub struct Node {
@@ -53,6 +54,7 @@ pub(crate) struct Parts {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) health: care::Health,
     pub(crate) ailments: repair::Ailments,
+    pub(crate) fence: Arc<Fence>,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -112,17 +114,26 @@ impl Node {
         let transport = Arc::new(start_transport(&config, &identity, &members, &clock, &entropy)?);
         let rpc: Arc<dyn Rpc> = Arc::clone(&transport) as Arc<dyn Rpc>;
 
+        let fence = Fence::open(disk.as_ref());
+        transport.register(ServiceId::FENCE, Arc::clone(&fence) as Arc<dyn transport::Service>);
         let groups = Groups::open(
             raft::Config::new(node),
             raft::Dependencies {
                 disk: Arc::clone(&disk),
                 pool: Arc::clone(&pool),
                 engine: Arc::clone(&engine),
-                rpc: Arc::clone(&rpc),
+                rpc: Arc::new(GatedRpc {
+                    rpc: Arc::clone(&rpc),
+                    fence: Arc::clone(&fence),
+                }),
                 log: log.clone(),
             },
         );
-        transport.register(ServiceId::RAFT, Arc::new(groups.clone()));
+        let gated = GatedService {
+            service: groups.clone(),
+            fence: Arc::clone(&fence),
+        };
+        transport.register(ServiceId::RAFT, Arc::new(gated));
         let blobs = BlobStore::open(
             BlobConfig::default(),
             Arc::clone(&disk),
@@ -180,6 +191,7 @@ impl Node {
             entropy,
             health: care::Health::default(),
             ailments: repair::Ailments::default(),
+            fence,
             shutdown,
         });
         parts.clone().run(stopper).await
@@ -212,6 +224,9 @@ impl Parts {
     async fn run(self: Arc<Self>, stopper: Stopper) -> Result<Node, StartError> {
         let mut tasks = JoinSet::new();
         let mut listeners = JoinSet::new();
+        // No group votes here before this node has heard whether it was further than its disk says.
+        fence::first_round(&self).await;
+        tasks.spawn(fence::run(Arc::clone(&self)));
         let shows_status = self.open_directory(&mut tasks, &mut listeners).await?;
         self.found(&mut tasks).await?;
         follow::renew_members(&self).await;

@@ -44,6 +44,7 @@ mod written;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -181,6 +182,9 @@ pub enum LogError {
     /// The group was not created, or is removed.
     #[error("the log knows no group {0}")]
     NoGroup(GroupKey),
+    /// The process ends.
+    #[error("the log ends with the process")]
+    Ended,
     /// A record above [`limits::LOG_RECORD_BYTES_MAX`].
     #[error("a record of {0} bytes is too large for the log")]
     TooLarge(usize),
@@ -273,7 +277,7 @@ struct Inner {
     writer: Mutex<Writer>,
     spares: Spares,
     /// There was a log before this one, and it is gone.
-    is_lost: bool,
+    is_lost: AtomicBool,
     /// Octets that may still be submitted.
     room: Arc<Semaphore>,
 }
@@ -287,6 +291,7 @@ struct Shared {
     running: bool,
     failed: Option<LogError>,
     position: LogPosition,
+    found: LogPosition,
 }
 
 type Segments = BTreeMap<u64, Segment>;
@@ -348,6 +353,7 @@ impl SharedLog {
         let Scan {
             index, mut segments, ..
         } = scan;
+        let found = writer.position();
         let position = writer.boot(&*disk, &config, entropy, &mut segments)?;
         let is_lost = life::is_lost(&*disk, &config, &index.salt)?;
         if is_lost {
@@ -364,6 +370,7 @@ impl SharedLog {
             running: false,
             failed: None,
             position,
+            found,
         };
         let inner = Inner {
             disk,
@@ -372,7 +379,7 @@ impl SharedLog {
             shared: Mutex::new(shared),
             writer: Mutex::new(writer),
             spares: Spares::default(),
-            is_lost,
+            is_lost: AtomicBool::new(is_lost),
             room: Arc::new(Semaphore::new(limits::LOG_QUEUE_BYTES_MAX)),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -508,7 +515,54 @@ impl SharedLog {
     /// Whether the node once began another log, which is gone: a replica that this one does not know may have voted there.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.inner.is_lost
+        self.inner.is_lost.load(Ordering::Acquire)
+    }
+
+    /// Where the log was when it was opened; all zero for one that was begun then.
+    #[must_use]
+    pub fn found(&self) -> LogPosition {
+        self.inner.lock().found
+    }
+
+    /// Goes on as what it is: an older image of a log that was in start `boot` at least. What it does not know says nothing
+    /// any more ([`SharedLog::is_lost`]), and its position is above every one that it had. Blocks for a small file.
+    ///
+    /// # Errors
+    /// How the log failed.
+    pub async fn fence(&self, boot: u64) -> Result<(), LogError> {
+        let inner = Arc::clone(&self.inner);
+        let (tell, told) = oneshot::channel();
+        self.inner.pool.execute(Box::new(move || {
+            let _gone = tell.send(life::forget(&*inner.disk, &inner.config));
+        }));
+        told.await
+            .map_err(|_| self.failure().unwrap_or(LogError::Ended))??;
+        self.inner.is_lost.store(true, Ordering::Release);
+        let (tell, told) = oneshot::channel();
+        let (stored, higher) = {
+            let mut shared = self.inner.lock();
+            if let Some(failed) = &shared.failed {
+                return Err(failed.clone());
+            }
+            let count = boot.max(shared.position.boot).saturating_add(1);
+            let nonce = shared.position.nonce;
+            let done: Done = Box::new(move |result| {
+                let _gone = tell.send(result);
+            });
+            shared.queue.push_back(Item {
+                stored: Stored::Boot { count, nonce },
+                stamp: 0,
+                done: Some(done),
+            });
+            let seq = shared.position.seq;
+            (count, LogPosition { boot: count, nonce, seq })
+        };
+        self.inner.start();
+        told.await
+            .map_err(|_| self.failure().unwrap_or(LogError::Ended))??;
+        tracing::warn!(start = stored, "the log goes on above what is remembered of it");
+        self.inner.lock().found = higher;
+        Ok(())
     }
 
     /// How far the log is durable.

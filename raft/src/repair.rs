@@ -71,6 +71,30 @@ impl Groups {
         self.list().into_iter().filter_map(of).collect()
     }
 
+    /// Has no replica of this node take part any more before it was repaired: the disk is an older image, of which others
+    /// remember that it was in start `boot`. What is open closes and is [`Groups::ailing`]; nothing else is opened.
+    ///
+    /// # Errors
+    /// [`OpenError`]. It is to be asked again then.
+    pub async fn fence(&self, reason: &str, boot: u64) -> Result<(), OpenError> {
+        let _opening = self.inner.opening.lock().await;
+        let log = &self.inner.dependencies.log;
+        for key in log.groups() {
+            let (disk, text) = (Arc::clone(&self.inner.dependencies.disk), reason.to_owned());
+            blocking::run(&*self.inner.dependencies.pool, move || {
+                snapshot::mark(&*disk, key.group, key.incarnation, &text)
+            })
+            .await?;
+            if let Some(open) = self.group(key.group) {
+                open.inner.replica.close_for_repair(reason);
+            }
+        }
+        log.fence(boot).await.map_err(|error| OpenError::Log {
+            group: GroupId::DIRECTORY,
+            detail: error.to_string(),
+        })
+    }
+
     /// Repairs a replica that is [`Groups::ailing`], or that could not be opened ([`OpenError::NeedsRepair`]), from the
     /// others: has it taken out of its group, removes what is here of it, and opens an empty one. One attempt; it may be
     /// repeated after any error. `others` are asked for the group's leader.

@@ -32,6 +32,12 @@ pub(crate) fn is_lost(disk: &dyn Disk, config: &LogConfig, salt: &Salt) -> Resul
     }
 }
 
+/// From here on what the log does not know says nothing.
+pub(crate) fn forget(disk: &dyn Disk, config: &LogConfig) -> Result<(), LogError> {
+    // No log has this salt.
+    write(disk, &path_of(config), &[VERSION])
+}
+
 /// Sets what cannot be read as a log aside, so that another is begun.
 pub(crate) fn set_aside(disk: &dyn Disk, config: &LogConfig) -> Result<(), LogError> {
     let path = path_of(config);
@@ -39,8 +45,7 @@ pub(crate) fn set_aside(disk: &dyn Disk, config: &LogConfig) -> Result<(), LogEr
         if error.kind != DiskErrorKind::NotFound {
             return Err(LogError::Disk(error));
         }
-        // No log has this salt.
-        write(disk, &path, &[VERSION])?;
+        forget(disk, config)?;
     }
     for name in disk.list(&config.directory).map_err(LogError::Disk)? {
         if name.ends_with(".seg") {

@@ -97,11 +97,10 @@ impl Writer {
             segments.insert(number, segment);
         }
         self.write(&stored, true)?;
-        self.boot = (count, nonce);
         Ok(self.position())
     }
 
-    fn position(&self) -> LogPosition {
+    pub(crate) fn position(&self) -> LogPosition {
         LogPosition {
             boot: self.boot.0,
             nonce: self.boot.1,
@@ -152,6 +151,9 @@ impl Writer {
             self.durable_seq = self.seq;
         }
         for stored in batch {
+            if let Stored::Boot { count, nonce } = stored {
+                self.boot = (*count, *nonce);
+            }
             self.written.note(stored, self.number);
         }
         Ok(places)

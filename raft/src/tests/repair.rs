@@ -410,3 +410,38 @@ async fn a_repair_that_a_crash_cut_short_begins_again() {
     let vote = cluster.group(damaged).inner.raft.metrics().borrow_watched().vote;
     assert!(vote.leader_id.term > 0);
 }
+
+/// A restored image: everything that the node had said since is forgotten, and nothing on the disk tells of it.
+#[tokio::test(start_paused = true)]
+async fn a_node_on_an_older_image_has_all_its_replicas_repaired() {
+    let mut cluster = Cluster::start(3, 3).await;
+    for round in 0..10 {
+        cluster.set(1, &format!("n{round}"), "x").await.unwrap();
+    }
+    cluster.settle().await;
+    let (node, other) = followers(&cluster).await;
+    let remembered = cluster.log(node).position();
+    assert_eq!(cluster.log(node).found(), crate::log::LogPosition::default());
+    cluster.stop(node).await;
+    // As if the image were from before the start that the others remember.
+    let groups = cluster.boot_without_group(node);
+    let log = cluster.log(node);
+    assert_eq!((log.found().boot, log.found().nonce), (remembered.boot, remembered.nonce));
+    assert!(log.found().seq >= remembered.seq);
+    groups.open_group(GROUP, LIFE, MachineKind::Directory).await.unwrap();
+    groups.fence("an older image", 41).await.unwrap();
+    assert_eq!((log.position().boot, log.found().boot), (42, 42));
+    // What it has it does not vote with, and what it does not know may be what the image lacks.
+    let found = groups.ailing();
+    assert_eq!(found[0].reason, "an older image");
+    let later = groups.open_group(GroupId(7), LIFE, MachineKind::Directory).await;
+    assert!(matches!(later, Err(OpenError::NeedsRepair { .. })), "{later:?}");
+    // Neither after another start, which is above what the others remember.
+    cluster.crash(node).await;
+    let groups = cluster.boot_without_group(node);
+    assert_eq!(cluster.log(node).position().boot, 43);
+    assert_eq!(refused(&cluster, node).await, "an older image");
+    repair(&groups, &found[0], &others(node, 3)).await;
+    add_again(&cluster, other, node).await;
+    assert_eq!(cluster.shown(node, "n9").await.as_deref(), Some("x"));
+}
