@@ -158,6 +158,21 @@ def missing_log_and_index(site):
     comes_back(site, 2, remove, "both")
 
 
+def older_image(site):
+    """A node whose whole disk is put back to what it was: nothing on it is damaged, but it has forgotten what it said."""
+    directory, image = Path(site.node(3)["dir"]), site.dir / "image"
+    site.kill(3)
+    shutil.copytree(directory, image, ignore=shutil.ignore_patterns("*.sock"))
+    site.restart(3)
+
+    def put_back():
+        shutil.rmtree(directory)
+        image.rename(directory)
+
+    comes_back(site, 3, put_back, "image")
+    assert "this disk is an older image" in node_log(site, 3), "not named in the log of the node"
+
+
 def main():
     run = Run(__doc__)
     run.parse()
@@ -172,6 +187,7 @@ def main():
                 flipped_bit_at_the_head_of_the_log,
                 missing_log,
                 missing_log_and_index,
+                older_image,
             )
             for test in tests:
                 run.case(test.__name__.replace("_", " "), test, site)
