@@ -71,7 +71,10 @@ impl Fence {
     }
 
     fn has_heard(&self, node: NodeId) -> bool {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).contains(&node)
+        self.heard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&node)
     }
 
     fn hears(&self, node: NodeId) {
@@ -175,7 +178,9 @@ pub(crate) struct GatedService<S> {
 impl<S: Service> Service for GatedService<S> {
     async fn serve(&self, from: NodeId, request: Bytes) -> Result<Bytes, Refused> {
         if !self.fence.has_heard(from) {
-            return Err(Refused("this node still has to hear what the asker remembers of it".to_owned()));
+            return Err(Refused(
+                "this node still has to hear what the asker remembers of it".to_owned(),
+            ));
         }
         self.service.serve(from, request).await
     }
@@ -207,12 +212,19 @@ pub(crate) async fn run(parts: Arc<Parts>) {
 fn others(parts: &Parts) -> Vec<NodeId> {
     let node = parts.identity.node();
     let members = parts.members.seed().nodes;
-    members.into_iter().map(|(member, ..)| member).filter(|member| *member != node).collect()
+    members
+        .into_iter()
+        .map(|(member, ..)| member)
+        .filter(|member| *member != node)
+        .collect()
 }
 
 /// Asks those that were not heard yet; how many of them are left.
 async fn ask_all(parts: &Arc<Parts>) -> usize {
-    let missing: Vec<NodeId> = others(parts).into_iter().filter(|node| !parts.fence.has_heard(*node)).collect();
+    let missing: Vec<NodeId> = others(parts)
+        .into_iter()
+        .filter(|node| !parts.fence.has_heard(*node))
+        .collect();
     let asked = missing.iter().map(|node| exchange(parts, *node));
     let heard = futures_util::future::join_all(asked).await;
     heard.into_iter().filter(|heard| !heard).count()
@@ -281,7 +293,13 @@ mod tests {
     fn only_what_the_log_never_had_shows_an_older_image() {
         // Opened at the end of start 4, and now in start 5.
         let (found, now) = (at(4, 40, 100), at(5, 50, 120));
-        for well in [at(3, 30, 9999), at(4, 40, 100), at(4, 40, 7), at(5, 50, 120), at(5, 50, 1)] {
+        for well in [
+            at(3, 30, 9999),
+            at(4, 40, 100),
+            at(4, 40, 7),
+            at(5, 50, 120),
+            at(5, 50, 1),
+        ] {
             assert!(!is_older(found, now, well), "{well:?}");
         }
         for older in [at(4, 40, 101), at(4, 41, 7), at(5, 51, 1), at(5, 50, 121), at(6, 60, 1)] {

@@ -21,10 +21,10 @@ use transport::{NodeIdentity, Rpc, ServiceId, Socket, SystemResolver, Transport,
 use wire::{Shutdown, Stopper};
 
 use crate::config::{Config, Role};
+use crate::fence::{Fence, GatedRpc, GatedService};
 use crate::files::{self, FOUNDING, Founding, IDENTITY, SEED, Seed};
 use crate::manifests::Manifests;
 use crate::members::Members;
-use crate::fence::{Fence, GatedRpc, GatedService};
 use crate::{care, face, fence, follow, listen, manifests, metrics, placement, repair, tls};
 
 /// A running node.

@@ -535,8 +535,7 @@ impl SharedLog {
         self.inner.pool.execute(Box::new(move || {
             let _gone = tell.send(life::forget(&*inner.disk, &inner.config));
         }));
-        told.await
-            .map_err(|_| self.failure().unwrap_or(LogError::Ended))??;
+        told.await.map_err(|_| self.failure().unwrap_or(LogError::Ended))??;
         self.inner.is_lost.store(true, Ordering::Release);
         let (tell, told) = oneshot::channel();
         let (stored, higher) = {
@@ -555,11 +554,17 @@ impl SharedLog {
                 done: Some(done),
             });
             let seq = shared.position.seq;
-            (count, LogPosition { boot: count, nonce, seq })
+            (
+                count,
+                LogPosition {
+                    boot: count,
+                    nonce,
+                    seq,
+                },
+            )
         };
         self.inner.start();
-        told.await
-            .map_err(|_| self.failure().unwrap_or(LogError::Ended))??;
+        told.await.map_err(|_| self.failure().unwrap_or(LogError::Ended))??;
         tracing::warn!(start = stored, "the log goes on above what is remembered of it");
         self.inner.lock().found = higher;
         Ok(())

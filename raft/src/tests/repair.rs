@@ -426,7 +426,10 @@ async fn a_node_on_an_older_image_has_all_its_replicas_repaired() {
     // As if the image were from before the start that the others remember.
     let groups = cluster.boot_without_group(node);
     let log = cluster.log(node);
-    assert_eq!((log.found().boot, log.found().nonce), (remembered.boot, remembered.nonce));
+    assert_eq!(
+        (log.found().boot, log.found().nonce),
+        (remembered.boot, remembered.nonce)
+    );
     assert!(log.found().seq >= remembered.seq);
     groups.open_group(GROUP, LIFE, MachineKind::Directory).await.unwrap();
     groups.fence("an older image", 41).await.unwrap();
