@@ -182,7 +182,9 @@ async fn repair_group(parts: &Arc<Parts>, group: &Group) -> bool {
                 whole = report.lacking_here == 0;
                 soon |= report.lacking_here > 0
                     || report.copied + report.fetched > 0
-                    || (report.under_replicated > 0 && report.unanswered.is_empty());
+                    || (report.under_replicated > 0 && report.unanswered.is_empty())
+                    // One that has just come back is connected before it takes blobs.
+                    || report.unanswered.iter().any(|voter| parts.transport.is_reachable(*voter));
                 if report.missing > 0 {
                     tracing::error!(group = %id, missing = report.missing, "blobs that no reachable node has");
                 }
