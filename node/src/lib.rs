@@ -11,6 +11,7 @@ mod fence;
 mod files;
 mod follow;
 mod listen;
+pub mod machine;
 mod manifests;
 mod members;
 mod metrics;

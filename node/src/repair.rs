@@ -59,6 +59,13 @@ impl Ailments {
         self.lock().contains_key(&group)
     }
 
+    /// Returns once this group's replica is among them.
+    pub(crate) async fn has(&self, group: GroupId) {
+        while !self.contains(group) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// The groups concerned, each with what is wrong and what becomes of it.
     pub(crate) fn all(&self) -> Vec<(GroupId, String)> {
         let text = |ailment: &Ailment| {
@@ -135,6 +142,8 @@ async fn once(parts: &Arc<Parts>, ailing: &Ailing) -> Option<Group> {
     }
 }
 
+/// Between two looks for a replica that is ailing.
+const LOOK: Duration = Duration::from_millis(100);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
