@@ -161,8 +161,10 @@ async fn repair_group(parts: &Arc<Parts>, group: &Group) -> bool {
         .query(id, |view| state::group::Reader::new(view).replica(node))
         .await;
     let Ok(recorded) = recorded else { return false };
-    // The first time, the state here has to be the whole one before it can say which blobs are needed.
-    let first = recorded.caught_up == 0;
+    // The first time, the state here has to be the whole one before it can say which blobs are needed. The first time it is
+    // again for a replica that was added anew: what the one before it had says nothing.
+    let is_learner = !membership.voters.contains(&node);
+    let first = recorded.caught_up == 0 || (is_learner && recorded.caught_up < membership.index);
     if first && group.read_barrier(BARRIER_PATIENCE).await.is_err() {
         return true;
     }
@@ -180,7 +182,9 @@ async fn repair_group(parts: &Arc<Parts>, group: &Group) -> bool {
                 whole = report.lacking_here == 0;
                 soon |= report.lacking_here > 0
                     || report.copied + report.fetched > 0
-                    || (report.under_replicated > 0 && report.unanswered.is_empty());
+                    || (report.under_replicated > 0 && report.unanswered.is_empty())
+                    // One that has just come back is connected before it takes blobs.
+                    || report.unanswered.iter().any(|voter| parts.transport.is_reachable(*voter));
                 if report.missing > 0 {
                     tracing::error!(group = %id, missing = report.missing, "blobs that no reachable node has");
                 }

@@ -169,7 +169,12 @@ impl admin::Node for Face {
             .store
             .directory()
             .query(|reader| Ok((reader.cluster()?, reader.nodes()?, reader.sites()?)));
-        let (cluster, rows, sites) = read.await?;
+        let (cluster, rows, sites) = match read.await {
+            Ok(read) => read,
+            // The rest is worth saying while the directory here is repaired.
+            Err(_) if parts.ailments.contains(GroupId::DIRECTORY) => (None, Vec::new(), Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
         let site_name = |site: SiteId| {
             sites
                 .iter()
@@ -183,6 +188,12 @@ impl admin::Node for Face {
         let mut groups: Vec<GroupStatus> = Vec::new();
         for group in parts.groups.list() {
             groups.push(group_status(&group).await);
+        }
+        for (group, text) in parts.ailments.all() {
+            match groups.iter_mut().find(|known| known.group == group.0) {
+                Some(known) => known.closed = Some(text),
+                None => groups.push(closed_status(group, text)),
+            }
         }
         let blobs = self.blob_status();
         let disk = DiskStatus {
@@ -280,6 +291,16 @@ impl Face {
             corrupt: status.corrupt + status.journal_damage,
             journal_backlog: status.journal_blobs,
         }
+    }
+}
+
+/// A replica that is not open.
+fn closed_status(group: GroupId, reason: String) -> GroupStatus {
+    GroupStatus {
+        group: group.0,
+        role: "closed".to_owned(),
+        closed: Some(reason),
+        ..GroupStatus::default()
     }
 }
 

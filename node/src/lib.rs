@@ -7,6 +7,7 @@ mod checks;
 pub mod commands;
 pub mod config;
 mod face;
+mod fence;
 mod files;
 mod follow;
 mod listen;
@@ -17,6 +18,7 @@ mod metrics;
 mod placement;
 pub mod quickstart;
 pub mod recover;
+mod repair;
 mod start;
 mod tls;
 

@@ -1,7 +1,7 @@
 //! The members of the cluster as the transport asks for them: a snapshot in memory, renewed when the directory changes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use core_types::{NodeId, UnixMillis};
 use state::rows::{JoinTokenRow, NodeRow};
@@ -13,9 +13,12 @@ use crate::files::Seed;
 #[derive(Debug, Default)]
 pub(crate) struct Members(RwLock<Snapshot>);
 
+/// Addresses and public keys.
+type Nodes = BTreeMap<NodeId, (String, [u8; 32])>;
+
 #[derive(Debug, Default)]
 struct Snapshot {
-    nodes: BTreeMap<NodeId, (String, [u8; 32])>,
+    nodes: Nodes,
     tokens: BTreeSet<[u8; 32]>,
 }
 
@@ -39,10 +42,25 @@ impl Members {
         if nodes.is_empty() {
             return false;
         }
-        let nodes: BTreeMap<_, _> = nodes
-            .iter()
-            .map(|row| (row.node, (row.address.clone(), row.key)))
-            .collect();
+        self.replace(by_node(nodes), tokens, now)
+    }
+
+    /// Takes over what a directory says that may be an old one, as while its log is read from the beginning: it adds members,
+    /// but takes back nothing that is known.
+    pub(crate) fn add(&self, nodes: &[NodeRow], tokens: &[JoinTokenRow], now: UnixMillis) -> bool {
+        let mut all = by_node(nodes);
+        all.extend(self.read().nodes.clone());
+        self.replace(all, tokens, now)
+    }
+
+    /// Whether the directory lacks a member that is known here, or says something else of one.
+    pub(crate) fn differ(&self, nodes: &[NodeRow]) -> bool {
+        let said = by_node(nodes);
+        let known = self.read();
+        known.nodes.iter().any(|(node, known)| said.get(node) != Some(known))
+    }
+
+    fn replace(&self, nodes: Nodes, tokens: &[JoinTokenRow], now: UnixMillis) -> bool {
         // A spent token stays good for its holder until it expires: its answer may have been lost.
         let tokens = tokens
             .iter()
@@ -53,6 +71,10 @@ impl Members {
         let changed = snapshot.nodes != nodes;
         *snapshot = Snapshot { nodes, tokens };
         changed
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Snapshot> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All members.
@@ -66,6 +88,13 @@ impl Members {
                 .collect(),
         }
     }
+}
+
+fn by_node(nodes: &[NodeRow]) -> Nodes {
+    nodes
+        .iter()
+        .map(|row| (row.node, (row.address.clone(), row.key)))
+        .collect()
 }
 
 impl Peers for Members {
@@ -89,5 +118,38 @@ impl Peers for Members {
             .unwrap_or_else(PoisonError::into_inner)
             .tokens
             .contains(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core_types::SiteId;
+
+    fn row(node: u64, address: &str) -> NodeRow {
+        NodeRow {
+            node: NodeId(node),
+            site: SiteId(1),
+            name: String::new(),
+            key: [1; 32],
+            address: address.to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_old_directory_takes_back_no_member_and_a_present_one_does() {
+        let members = Members::default();
+        let now = UnixMillis(1);
+        assert!(members.renew(&[row(1, "a"), row(2, "b")], &[], now));
+        assert!(!members.differ(&[row(1, "a"), row(2, "b"), row(3, "c")]));
+        let old = [row(1, "old"), row(4, "d")];
+        assert!(members.differ(&old));
+        assert!(members.add(&old, &[], now));
+        assert_eq!(members.address(NodeId(1)).as_deref(), Some("a"));
+        assert_eq!(members.address(NodeId(2)).as_deref(), Some("b"));
+        assert_eq!(members.address(NodeId(4)).as_deref(), Some("d"));
+        assert!(members.renew(&[row(1, "new")], &[], now));
+        assert_eq!(members.address(NodeId(2)), None);
+        assert!(!members.renew(&[], &[], now));
     }
 }

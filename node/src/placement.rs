@@ -159,7 +159,7 @@ async fn reconcile(store: &MailStore, group: &Group, row: &GroupRow) -> Result<(
                 .map_err(|error| error.to_string())?;
         }
         if voters.contains(&node) && !membership.voters.contains(&node) {
-            ready &= caught_up > 0 && lag.get(&node).is_some_and(|lag| *lag <= LAG_MAX);
+            ready &= may_vote(caught_up, membership.index, lag.get(&node).copied());
         }
     }
     if ready && !voters.is_empty() && membership.voters != voters {
@@ -167,6 +167,12 @@ async fn reconcile(store: &MailStore, group: &Group, row: &GroupRow) -> Result<(
         group.change_voters(&voters).await.map_err(|error| error.to_string())?;
     }
     Ok(())
+}
+
+/// Whether a learner may vote: it has caught up since it became a member, and still has. What it had when it was a member
+/// the last time says nothing, since it may have begun anew.
+fn may_vote(caught_up: u64, membership_index: u64, lag: Option<u64>) -> bool {
+    caught_up > 0 && caught_up >= membership_index && lag.is_some_and(|lag| lag <= LAG_MAX)
 }
 
 /// Looks between two attempts to spread the leaders: some ten seconds.
@@ -200,6 +206,15 @@ mod tests {
             address: String::new(),
         };
         (1..=count).map(row).collect()
+    }
+
+    #[test]
+    fn a_learner_votes_once_it_has_caught_up_since_it_was_added() {
+        assert!(may_vote(20, 15, Some(3)));
+        assert!(!may_vote(14, 15, Some(0)), "what it had before it was taken out");
+        assert!(!may_vote(0, 0, Some(0)));
+        assert!(!may_vote(20, 15, Some(LAG_MAX + 1)));
+        assert!(!may_vote(20, 15, None));
     }
 
     #[test]

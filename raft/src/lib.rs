@@ -21,6 +21,7 @@ mod log_store;
 mod machine;
 mod network;
 mod receipts;
+mod repair;
 mod replica;
 mod snapshot;
 mod space;
@@ -30,6 +31,7 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-pub use config::{BarrierError, Config, GroupError, OpenError, Proposed, Timers};
+pub use config::{BarrierError, Config, GroupError, OpenError, Proposed, RepairError, Timers};
 pub use group::{Group, GroupStatus, MembershipStatus, Role};
 pub use groups::{Dependencies, Groups};
+pub use repair::Ailing;

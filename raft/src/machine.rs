@@ -249,6 +249,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
 impl Machine {
     async fn install(&mut self, meta: &SnapshotMeta, file: SnapshotFile) -> io::Result<()> {
+        // What an install that was given up left behind takes room.
+        let cleaner = Arc::clone(&self.replica.pool);
+        self.replica.rows.collect(&*cleaner).await.map_err(io::Error::other)?;
         let install = self.replica.rows.install().map_err(io::Error::other)?;
         let (path, open) = (file.path.clone(), Arc::clone(&file.file));
         let pool = Arc::clone(&self.replica.pool);
@@ -280,7 +283,8 @@ impl Machine {
         // Before the index is told: who sees the index finds that there is more to look at.
         self.replica.publish_replaced();
         self.tell_applied();
-        Ok(())
+        // Still here, where no other state is installed and the replica not opened anew meanwhile: it would use the same keys.
+        self.replica.rows.collect(&*cleaner).await.map_err(io::Error::other)
     }
 }
 
@@ -366,8 +370,18 @@ impl Builder {
             .map_err(io::Error::other)?;
         keep_snapshot(&replica, file.clone()).await.map_err(io::Error::other)?;
         replica.reset_unsaved();
-        replica.rows.collect().map_err(io::Error::other)?;
+        collect(&replica).await.map_err(io::Error::other)?;
         Ok(file)
+    }
+}
+
+/// Removes what no pin needs any more, while the replica goes on. Not once it is closed: opened anew, it uses the same keys.
+async fn collect(replica: &Arc<Replica>) -> Result<(), KvError> {
+    loop {
+        let _busy = replica.busy.lock().await;
+        if replica.closed().is_some() || !replica.rows.collect_piece(&*replica.pool).await? {
+            return Ok(());
+        }
     }
 }
 

@@ -356,6 +356,13 @@ impl Index {
     }
 
     #[cfg(test)]
+    pub(crate) fn forget_cached(&mut self) {
+        let most = std::mem::take(&mut self.cache_bytes_max);
+        self.evict();
+        self.cache_bytes_max = most;
+    }
+
+    #[cfg(test)]
     pub(crate) fn place(&self, key: GroupKey, index: u64) -> Option<Place> {
         self.groups.get(&key)?.slot(index)?.place
     }
@@ -377,6 +384,13 @@ impl Index {
         let group = self.groups.entry(key).or_default();
         if group.damage.is_none() {
             group.damage = Some(Arc::clone(damage));
+        }
+    }
+
+    /// Marks a group of which an entry cannot be read back, unless that entry is gone meanwhile.
+    pub(crate) fn damage_entry(&mut self, key: GroupKey, index: u64, place: Place, damage: &Arc<Damage>) {
+        if self.slot_mut(key, index).is_some_and(|slot| slot.place == Some(place)) {
+            self.damage(key, damage);
         }
     }
 
