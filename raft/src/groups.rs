@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use core_types::{BlockingPool, Disk, DiskError, DiskErrorKind, GroupId, Incarnation, KvEngine, KvError, NodeId};
+use openraft::storage::RaftLogStorage;
 use openraft::{Raft, SnapshotPolicy};
 use state::{Command, Effect, MachineKind, Outcome};
 use tokio::sync::broadcast;
@@ -29,7 +30,7 @@ use crate::generation::GroupRows;
 use crate::group::{Group, MembershipStatus};
 use crate::log::{Damage, GroupKey, Record, SharedLog};
 use crate::log_store::LogStore;
-use crate::machine::Machine;
+use crate::machine::{Machine, is_full};
 use crate::network::Network;
 use crate::replica::{ApplyFn, Failed, Replica, Ties};
 use crate::snapshot;
@@ -417,7 +418,7 @@ impl Inner {
             return Err(needs_repair(LOG_LOST.to_owned()));
         }
         rows.collect(&*pool).await?;
-        let store = LogStore::open(log, key, found_full)
+        let mut store = LogStore::open(log, key, Arc::clone(&found_full))
             .await
             .map_err(|error| failed(error.to_string()))?;
         let network = Network {
@@ -441,6 +442,13 @@ impl Inner {
             ties,
         ));
         let machine = Machine::open(Arc::clone(&replica))?;
+        let last = store.get_log_state().await.map_err(|error| failed(error.to_string()))?;
+        if let Err(error) = machine.save_what_the_log_lacks(last.last_log_id).await {
+            if is_full(&error) {
+                found_full.store(true, Ordering::Release);
+            }
+            return Err(failed(error.to_string()));
+        }
         let timers = if group == GroupId::DIRECTORY {
             self.config.directory_timers
         } else {

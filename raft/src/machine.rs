@@ -85,6 +85,20 @@ impl Machine {
         Ok(machine)
     }
 
+    /// The index can be ahead of the log: entries that others had committed were applied, and then found no room in the log
+    /// here, or were lost from it in a power loss. openraft then counts the log as purged up to what is applied; so a
+    /// snapshot of that has to be there first, as before any purge.
+    pub(crate) async fn save_what_the_log_lacks(&self, last: Option<LogId>) -> io::Result<()> {
+        let saved = self
+            .replica
+            .current_snapshot()
+            .and_then(|file| file.header.meta.last_log_id);
+        if self.row.applied <= last || self.row.applied <= saved {
+            return Ok(());
+        }
+        self.builder(true).build().await.map(drop)
+    }
+
     fn tell_applied(&self) {
         self.replica
             .set_applied(self.row.applied.as_ref().map_or(0, |id| id.index + 1));
@@ -408,7 +422,8 @@ fn is_sync_failed(error: &io::Error) -> bool {
     disk_kind(error) == Some(DiskErrorKind::SyncFailed)
 }
 
-fn is_full(error: &io::Error) -> bool {
+/// Whether an error says that there is no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
     let index = error.get_ref().and_then(|inner| inner.downcast_ref::<KvError>());
     disk_kind(error) == Some(DiskErrorKind::Full) || matches!(index, Some(KvError::Full))
 }

@@ -342,10 +342,12 @@ impl Index {
     pub(crate) fn state(&self, key: GroupKey) -> Option<GroupState> {
         let group = self.groups.get(&key)?;
         let last = group.last();
-        let committed = match (group.meta.committed, last) {
-            (Some(committed), Some(last)) => Some(if committed.index > last.index { last } else { committed }),
-            _ => None,
-        };
+        // A mark says something only about the entry that it names. Where that one is not here (it found no room), those before
+        // it may be another leader's, which were to be cut off: they are not committed because something after them was.
+        let committed = group.meta.committed.filter(|mark| {
+            let is_purged = group.meta.purged.is_some_and(|purged| mark.index <= purged.index);
+            is_purged || group.slot(mark.index).is_some_and(|slot| slot.term == mark.term)
+        });
         Some(GroupState {
             vote: group.meta.vote.clone(),
             last,
