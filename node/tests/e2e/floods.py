@@ -12,8 +12,8 @@ from limits import memory, reset_peaks
 from testsite import PASSWORD, Run, message, ok, wait_for
 
 MESSAGES = 100_000
-# A node may copy this many messages at once.
-COPY_MAX = 50_000
+# So many at once: a flood of many arrivals, not of a few large ones.
+STEP = 2_000
 # Each: the view of one more session, the outgoing buffers of a few, and what the allocator keeps back.
 READER_EXTRA_MIB_MAX = 48
 SEARCH_EXTRA_MIB_MAX = 32
@@ -117,13 +117,13 @@ def idle_flood(site):
         with Others(site, 1, 2):
             count = 10
             while count < MESSAGES:
-                more = min(count, COPY_MAX, MESSAGES - count)
+                more = min(count, STEP, MESSAGES - count)
                 ok(client.copy(f"1:{more}", "INBOX"))
                 ok(client.noop())
                 count += more
             # 100,000 FETCH responses wait for whoever reads.
-            for first in range(1, MESSAGES, COPY_MAX):
-                ok(client.store(f"{first}:{first + COPY_MAX - 1}", "+FLAGS.SILENT", "(\\Flagged)"))
+            for first in range(1, MESSAGES, STEP):
+                ok(client.store(f"{first}:{first + STEP - 1}", "+FLAGS.SILENT", "(\\Flagged)"))
         took = time.monotonic() - begin
         grown = extra(site, 1, before)
         print(f"        {MESSAGES} messages and changes in {took:.1f} s, extra MiB: {grown:.1f}", flush=True)

@@ -307,3 +307,108 @@ fn a_keyword_is_spelled_as_the_mailbox_first_had_it_also_when_flags_are_replaced
     });
     assert_eq!(spelled(&group), Vec::<String>::new());
 }
+
+#[test]
+fn a_guid_of_a_mailbox_is_for_ever() {
+    let mut group = Group::with_ann();
+    group.create("a", 2);
+    assert_eq!(group.create("b", 2), Outcome::Refused(Refusal::AlreadyExists));
+    group.done(MailboxOp::DeleteMailbox {
+        account: ANN,
+        mailbox: mailbox(2),
+    });
+    assert_eq!(group.create("b", 2), Outcome::Refused(Refusal::AlreadyExists));
+    assert_eq!(group.names(), ["INBOX"]);
+}
+
+/// What those who watch are told, manifest apart.
+fn effects(group: &mut Group, op: MailboxOp) -> Vec<String> {
+    let applied = group.applied(Op::Mailbox(op));
+    assert!(!matches!(applied.outcome, Outcome::Refused(_)), "{:?}", applied.outcome);
+    let mut told: Vec<String> = applied
+        .effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Mailbox {
+                account: ANN,
+                mailbox,
+                highest_modseq,
+            } => Some(format!("{} at {}", mailbox.0[0], highest_modseq.0)),
+            Effect::MailboxList { account: ANN } => Some("list".to_owned()),
+            Effect::Manifest(_) | Effect::BlobAdded { .. } => None,
+            other => Some(format!("{other:?}")),
+        })
+        .collect();
+    told.sort();
+    told
+}
+
+#[test]
+fn those_who_watch_are_told_of_what_changed_and_of_nothing_else() {
+    let mut group = Group::with_ann();
+    let (account, from) = (ANN, INBOX);
+    let create = MailboxOp::CreateMailbox {
+        account,
+        name: name_of("a/b"),
+        guid: mailbox(2),
+        special_use: None,
+    };
+    let told = effects(&mut group, create);
+    assert!(
+        told.len() == 3 && told.contains(&"2 at 1".to_owned()) && told.contains(&"list".to_owned()),
+        "{told:?}"
+    );
+    assert_eq!(effects(&mut group, delivery(1, from)), ["1 at 2"]);
+    assert_eq!(effects(&mut group, delivery(1, from)), Vec::<String>::new());
+    let (to, messages) = (mailbox(2), vec![message(1)]);
+    let seen = |unchanged_since| MailboxOp::StoreFlags {
+        account,
+        mailbox: from,
+        messages: vec![message(1)],
+        change: FlagChange::Add,
+        flags: Flags::system(Flags::SEEN),
+        unchanged_since,
+    };
+    assert_eq!(effects(&mut group, seen(Some(ModSeq(1)))), Vec::<String>::new());
+    assert_eq!(effects(&mut group, seen(None)), ["1 at 3"]);
+    assert_eq!(effects(&mut group, seen(None)), Vec::<String>::new());
+    let copy = MailboxOp::Copy {
+        account,
+        from,
+        to,
+        messages: messages.clone(),
+        seed: [3; 16],
+    };
+    assert_eq!(effects(&mut group, copy), ["2 at 2"]);
+    let moved = MailboxOp::Move {
+        account,
+        from,
+        to,
+        messages,
+    };
+    assert_eq!(effects(&mut group, moved), ["1 at 4", "2 at 3"]);
+    assert_eq!(effects(&mut group, expunge(&[1])), Vec::<String>::new());
+    let rename = MailboxOp::RenameMailbox {
+        account,
+        mailbox: to,
+        to: name_of("c"),
+        new_guid: mailbox(9),
+    };
+    assert_eq!(effects(&mut group, rename), ["2 at 3", "list"]);
+    let subscribe = |subscribed| MailboxOp::Subscribe {
+        account,
+        name: name_of("c"),
+        subscribed,
+    };
+    assert_eq!(effects(&mut group, subscribe(true)), ["list"]);
+    assert_eq!(effects(&mut group, subscribe(true)), Vec::<String>::new());
+    assert_eq!(effects(&mut group, subscribe(false)), ["list"]);
+    let delete = MailboxOp::DeleteMailbox { account, mailbox: to };
+    assert_eq!(effects(&mut group, delete), ["2 at 3", "list"]);
+    assert_eq!(
+        effects(&mut group, MailboxOp::RemoveAccount { account })
+            .last()
+            .unwrap(),
+        "list"
+    );
+}
