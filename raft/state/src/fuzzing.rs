@@ -99,6 +99,7 @@ pub fn manifest_line(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use core_types::testing::Random;
     use core_types::{BlobId, EmailId, Flags, Keyword, MailboxName, MessageGuid, ModSeq};
 
     use super::*;
@@ -197,22 +198,9 @@ mod tests {
         codec::encode(VERSION, &command, BYTES_MAX).unwrap()
     }
 
-    /// SplitMix64: the same inputs in every run.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut word = self.0;
-            word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            usize::try_from((word ^ (word >> 31)) % bound as u64).unwrap()
-        }
-    }
-
     #[test]
     fn no_command_damages_the_state() {
-        let mut random = Random(5);
+        let mut random = Random::new(5);
         for _ in 0..1500 {
             let ops = seeds();
             let mut data = vec![1];
@@ -232,7 +220,7 @@ mod tests {
 
     #[test]
     fn no_line_of_a_manifest_is_too_much() {
-        let mut random = Random(6);
+        let mut random = Random::new(6);
         let seed = b"deliver\tx\t#00000000";
         for _ in 0..2000 {
             let mut line = seed.to_vec();

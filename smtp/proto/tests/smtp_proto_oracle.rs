@@ -5,21 +5,18 @@
 //! where the command is not well formed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
+use core_types::testing::Random;
 use smtp_proto::{
     Action, BodyType, Config, ForwardPath, Input, Machine, Notify, Ret, ReversePath, Role, Tls, Transaction, Verdict,
 };
 use smtp_proto_oracle as oracle;
 
-/// SplitMix64: the same commands in every run.
-struct Random(u64);
+/// Commands at random.
+struct Generator(Random);
 
-impl Random {
+impl Generator {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((word ^ (word >> 31)) % bound as u64).unwrap()
+        self.0.below(bound)
     }
 
     fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
@@ -265,7 +262,7 @@ fn compare(mail: &[u8], rcpt: &[u8]) -> Result<bool, String> {
 
 #[test]
 fn well_formed_commands_are_taken_and_mean_what_smtp_proto_says() {
-    let mut random = Random(1);
+    let mut random = Generator(Random::new(1));
     for _ in 0..5000 {
         let (mail, rcpt) = (random.mail(), random.rcpt());
         assert_eq!(compare(mail.as_bytes(), rcpt.as_bytes()), Ok(true), "{mail} {rcpt}");
@@ -274,7 +271,7 @@ fn well_formed_commands_are_taken_and_mean_what_smtp_proto_says() {
 
 #[test]
 fn mutated_commands_are_refused_or_mean_what_smtp_proto_says() {
-    let mut random = Random(2);
+    let mut random = Generator(Random::new(2));
     let (mut taken, mut different) = (0, Vec::new());
     for _ in 0..30_000 {
         let (mut mail, mut rcpt) = (random.mail().into_bytes(), random.rcpt().into_bytes());

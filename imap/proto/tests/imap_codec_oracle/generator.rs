@@ -1,19 +1,16 @@
 //! Commands at random: every command of RFC 3501 and its extensions that imap-codec knows, in many spellings.
 
-/// SplitMix64: the same commands in every run.
-pub(crate) struct Generator(u64);
+use core_types::testing::Random;
+
+pub(crate) struct Generator(Random);
 
 impl Generator {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Random::new(seed))
     }
 
     pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((word ^ (word >> 31)) % bound as u64).unwrap()
+        self.0.below(bound)
     }
 
     pub(crate) fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
