@@ -205,3 +205,37 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_set_of_uids_holds_both_its_ends_and_passes_over_what_is_not_there() {
+    let view = view(&[2, 3, 5, 9]);
+    let select = |text: &str| view.select(&set(text), true).unwrap();
+    assert_eq!(select("2:5"), [1..4]);
+    assert_eq!(select("3:9"), [2..5]);
+    assert_eq!(select("4:8"), [3..4]);
+    assert_eq!(select("1,3,6:7"), [2..3]);
+    assert_eq!(select("9"), [4..5]);
+    assert_eq!(select("*"), [4..5]);
+    assert_eq!(select("100:*"), [4..5]);
+    assert!(select("10:11").is_empty() && select("4").is_empty());
+}
+
+#[test]
+fn a_message_is_recent_from_the_first_recent_uid_on() {
+    let uids = [4, 5, 6];
+    let view = SessionView::new(uids.map(|uid| message(uid, 0, 1)), Uid(5)).unwrap();
+    assert_eq!(
+        uids.map(|uid| view.by_uid(Uid(uid)).unwrap().recent),
+        [false, true, true]
+    );
+    assert_eq!(view.recent(), 2);
+}
+
+#[test]
+fn flags_of_a_message_that_is_gone_are_not_told() {
+    let mut view = view(&[2, 3]);
+    view.handle_message(message(3, Flags::SEEN, 2)).unwrap();
+    view.handle_vanished(Uid(3), ModSeq(3));
+    assert_eq!(view.take_updates(false), vec![]);
+    assert_eq!(view.take_updates(true), vec![Update::Expunge(2)]);
+}
