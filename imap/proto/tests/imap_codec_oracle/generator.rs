@@ -407,7 +407,32 @@ impl Generator {
                 )
             }
             11 => format!("{} {}", self.word("UID EXPUNGE"), self.sequence_set()),
-            12..=14 => {
+            12..=22 => self.message_command(),
+            _ => {
+                let pairs = match self.below(3) {
+                    0 => "NIL".to_owned(),
+                    _ => {
+                        let pairs = self.joined(3, " ", |random| {
+                            let (field, value) = (random.one(&["name", "version", "os"]), random.text());
+                            let value = if random.below(3) == 0 {
+                                "NIL".to_owned()
+                            } else {
+                                random.string(&value)
+                            };
+                            format!("{} {value}", random.string(field))
+                        });
+                        format!("({pairs})")
+                    }
+                };
+                format!("{} {pairs}", self.word("ID"))
+            }
+        }
+    }
+
+    /// A command about messages of the selected mailbox.
+    fn message_command(&mut self) -> String {
+        match self.below(11) {
+            0..=2 => {
                 let charset = match self.below(4) {
                     0 => format!(
                         "{} {} ",
@@ -420,14 +445,14 @@ impl Generator {
                 let keys = self.joined(3, " ", |random| random.search_key(3));
                 format!("{uid}{} {charset}{keys}", self.word("SEARCH"))
             }
-            15..=18 => format!(
+            3..=6 => format!(
                 "{}{} {} {}",
                 self.uid(),
                 self.word("FETCH"),
                 self.sequence_set(),
                 self.fetch_items()
             ),
-            19 | 20 => {
+            7 | 8 => {
                 let word = self.word_of(&[
                     "FLAGS",
                     "+FLAGS",
@@ -449,31 +474,13 @@ impl Generator {
                     self.sequence_set()
                 )
             }
-            21 | 22 => format!(
+            _ => format!(
                 "{}{} {} {}",
                 self.uid(),
                 self.word_of(&["COPY", "MOVE"]),
                 self.sequence_set(),
                 self.mailbox()
             ),
-            _ => {
-                let pairs = match self.below(3) {
-                    0 => "NIL".to_owned(),
-                    _ => {
-                        let pairs = self.joined(3, " ", |random| {
-                            let (field, value) = (random.one(&["name", "version", "os"]), random.text());
-                            let value = if random.below(3) == 0 {
-                                "NIL".to_owned()
-                            } else {
-                                random.string(&value)
-                            };
-                            format!("{} {value}", random.string(field))
-                        });
-                        format!("({pairs})")
-                    }
-                };
-                format!("{} {pairs}", self.word("ID"))
-            }
         }
     }
 

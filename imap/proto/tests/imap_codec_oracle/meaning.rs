@@ -105,6 +105,26 @@ fn their_body(body: &Their<'_>) -> Meaning {
             their_flags(flags)?,
             date.as_ref().map(|date| date.as_ref().timestamp())
         ),
+        Their::Id { parameters } => {
+            let pairs: Vec<(Vec<u8>, Option<Vec<u8>>)> = parameters
+                .iter()
+                .flatten()
+                .map(|(field, value)| {
+                    (
+                        field.as_ref().to_vec(),
+                        value.0.as_ref().map(|value| value.as_ref().to_vec()),
+                    )
+                })
+                .collect();
+            format!("ID {pairs:?}")
+        }
+        _ => their_message_command(body)?,
+    })
+}
+
+/// Commands about messages of the selected mailbox.
+fn their_message_command(body: &Their<'_>) -> Meaning {
+    Ok(match body {
         Their::Search { charset, criteria, uid } => {
             let charset = charset.as_ref().map(|charset| charset.as_ref().to_ascii_uppercase());
             if charset.is_some_and(|charset| charset != "UTF-8" && charset != "US-ASCII") {
@@ -168,19 +188,6 @@ fn their_body(body: &Their<'_>) -> Meaning {
                 their_set(sequence_set),
                 their_mailbox(mailbox)?
             )
-        }
-        Their::Id { parameters } => {
-            let pairs: Vec<(Vec<u8>, Option<Vec<u8>>)> = parameters
-                .iter()
-                .flatten()
-                .map(|(field, value)| {
-                    (
-                        field.as_ref().to_vec(),
-                        value.0.as_ref().map(|value| value.as_ref().to_vec()),
-                    )
-                })
-                .collect();
-            format!("ID {pairs:?}")
         }
         _ => return Err("an extension that is not offered"),
     })
@@ -430,7 +437,9 @@ fn their_items(items: &MacroOrMessageDataItemNames<'_>, uid: bool) -> Meaning {
 fn their_item(item: &TheirItem<'_>) -> Meaning {
     Ok(match item {
         TheirItem::BodyExt { section, partial, peek } => {
-            let section = section.as_ref().map_or_else(|| Ok("[] All".to_owned()), their_section)?;
+            let section = section
+                .as_ref()
+                .map_or_else(|| Ok("[] All".to_owned()), their_section)?;
             let partial = partial.map(|(offset, count)| (offset, count.get()));
             format!("BODY {peek} {section} {partial:?}")
         }
