@@ -11,6 +11,7 @@ mod blocking;
 mod config;
 pub mod consensus;
 mod frame;
+pub mod fuzzing;
 mod generation;
 mod group;
 mod groups;

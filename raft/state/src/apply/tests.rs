@@ -1,10 +1,12 @@
 //! Tests of `apply`: stories of single rules here, random histories against a naive model in `histories`.
 
 mod directory;
+mod edges;
 mod group;
 mod histories;
 mod model;
 mod queue;
+mod repetitions;
 
 use core_types::limits::{
     BLOB_BYTES_MAX, DELIVERY_MEMORY, KEYWORDS_PER_MAILBOX_MAX, MESSAGE_BYTES_MAX, MESSAGE_TRACE_BYTES_MAX,
