@@ -7,12 +7,14 @@
 //! | --- | --- | --- |
 //! | [`schedule`] | faults as data: a seed's random schedule that has to be survivable, as text, shrunk | |
 //! | [`history`] | the record of what clients did and were told | I33 |
+//! | [`message`] | messages that tell by themselves what they are | |
 //! | [`mail`] | acknowledged mail is there once with its bytes, and nothing else is | I01 I04 I05 I06 I08 I09 |
 //! | [`mailbox`] | linearizability of reads, flags and names ([`linear`] is the checker) | I08 I12 I13 I16 |
 //! | [`numbering`] | UIDs, UIDVALIDITY, MODSEQs, UIDLs, by clients that keep copies | U1..U4 I07 I09 I10 I11 |
 //! | [`session`] | the view of one IMAP session | S01..S06 |
 //! | [`dump`] | equality of nodes, counters against sums, the tree of mailboxes | I07 I09 I10 I12 I15 I16 |
 //! | [`raft`] | Raft's own, and one state per log index | I23 I24 |
+//! | [`judge`] | all of these in one place | |
 //! | [`coverage`] | how often each fault and rare branch was really hit | |
 //!
 //! Not here: what needs the cluster itself (durable copies at the acknowledgement, blobs, memory, tasks, liveness).
@@ -21,11 +23,13 @@
 //!
 //! ```
 //! use oracle::coverage::Coverage;
-//! use oracle::history::{Action, History, MailboxKey, Outcome, Token};
+//! use oracle::history::{Action, MailboxKey, Outcome, Token};
+//! use oracle::judge::{Judge, Last};
 //! use oracle::mail::FinalMessage;
+//! use oracle::message::{compose, digest};
 //! use oracle::schedule::{Atlas, FaultKind, Schedule, Step, shrink};
 //! use oracle::time::Time;
-//! use oracle::{Violation, mail, mailbox};
+//! use oracle::Violation;
 //!
 //! // Stands for a cluster under turmoil.
 //! fn run(schedule: &Schedule, coverage: &mut Coverage) -> Vec<Violation> {
@@ -34,18 +38,19 @@
 //!             coverage.hit(&format!("fault.{}", schedule.events[place].fault.kind()));
 //!         }
 //!     }
-//!     let (inbox, token, digest) = (MailboxKey::new(1, "INBOX"), Token(1), [7; 32]);
-//!     let mut history = History::new();
+//!     let (inbox, token) = (MailboxKey::new(1, "INBOX"), Token(1));
+//!     let digest = digest(&compose(token, 2000));
+//!     let mut judge = Judge::new();
 //!     let deliver = Action::Deliver { to: inbox.clone(), token, digest };
-//!     let op = history.invoke(1, 2, Time(1_000), deliver);
-//!     history.end(op, Time(9_000), Outcome::Ok, |_| {});
+//!     let op = judge.history.invoke(1, 2, Time(1_000), deliver);
+//!     judge.history.end(op, Time(9_000), Outcome::Ok, |_| {});
 //!     // A bug: whoever crashed lost it.
-//!     let lost = schedule.events.iter().any(|event| event.fault.kind() == FaultKind::Crash);
-//!     let message = FinalMessage { mailbox: inbox, uid: 1, token: Some(token), digest, flags: Default::default() };
-//!     let last = if lost { vec![] } else { vec![message] };
-//!     let mut violations = mail::judge(&history, &last);
-//!     violations.extend(mailbox::judge(&history, 100_000).violations);
-//!     violations
+//!     let mut last = Last::default();
+//!     if !schedule.events.iter().any(|event| event.fault.kind() == FaultKind::Crash) {
+//!         let message = FinalMessage { mailbox: inbox, uid: 1, token: Some(token), digest, flags: Default::default() };
+//!         last.messages.push(message);
+//!     }
+//!     judge.finish(Time(60_000_000), &last, schedule.duration, 100_000).violations
 //! }
 //!
 //! let atlas = Atlas::site(3).without(&[FaultKind::Membership]);
@@ -64,9 +69,11 @@
 pub mod coverage;
 pub mod dump;
 pub mod history;
+pub mod judge;
 pub mod linear;
 pub mod mail;
 pub mod mailbox;
+pub mod message;
 #[cfg(test)]
 mod naive;
 pub mod numbering;

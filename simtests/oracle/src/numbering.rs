@@ -92,7 +92,8 @@ impl MailboxView {
 /// What each node announced, and what each UID ever was.
 #[derive(Clone, Debug, Default)]
 pub struct Announcements {
-    last: BTreeMap<(u64, MailboxKey), MailboxView>,
+    /// The last few views of each node and mailbox, each with the time when it was complete.
+    last: BTreeMap<(u64, MailboxKey), Vec<(Time, MailboxView)>>,
     identities: BTreeMap<(MailboxKey, u32, u32), Identity>,
     assigned: BTreeMap<(MailboxKey, u32), u32>,
 }
@@ -120,8 +121,9 @@ impl Announcements {
         vec![Violation::at("I07", now, what)]
     }
 
-    /// A node shows a mailbox.
-    pub fn observe(&mut self, node: u64, now: Time, view: &MailboxView) -> Vec<Violation> {
+    /// A node showed a mailbox: the command that confirmed the state began at `began`, and the last of it was read `now`.
+    /// It owes something to what was complete before it began; sessions at one node may overlap.
+    pub fn observe(&mut self, node: u64, began: Time, now: Time, view: &MailboxView) -> Vec<Violation> {
         let mut violations = view.check(now);
         for message in &view.messages {
             let key = (view.mailbox.clone(), view.uid_validity, message.uid);
@@ -135,10 +137,15 @@ impl Announcements {
             }
         }
         let key = (node, view.mailbox.clone());
-        if let Some(before) = self.last.get(&key) {
+        let views = self.last.entry(key).or_default();
+        let preceding = views.iter().filter(|(complete, _)| *complete < began);
+        let newest = preceding.max_by_key(|(complete, view)| (view.highest_modseq, view.uid_next, *complete));
+        let mut broken = false;
+        if let Some((_, before)) = newest {
             let mut find = |id, what: String| {
                 let what = format!("{} at node {node}: {what}", view.mailbox);
                 violations.push(Violation::at(id, now, what));
+                broken = true;
             };
             if before.uid_validity == view.uid_validity {
                 follow(before, view, &mut find);
@@ -147,10 +154,20 @@ impl Announcements {
                 find("U3", format!("UIDVALIDITY was {old} and is {new}"));
             }
         }
-        self.last.insert(key, view.clone());
+        if broken {
+            // Each is told once.
+            views.clear();
+        }
+        views.push((now, view.clone()));
+        if views.len() > VIEWS_MAX {
+            views.remove(0);
+        }
         violations
     }
 }
+
+/// Views of a mailbox at a node that are remembered: more than there are sessions at a time.
+const VIEWS_MAX: usize = 16;
 
 /// Whether a view may follow another at the same node.
 fn follow(before: &MailboxView, view: &MailboxView, find: &mut impl FnMut(&'static str, String)) {

@@ -33,9 +33,9 @@ fn ids(violations: &[Violation]) -> Vec<&'static str> {
 /// What the announcements and the clients say to two views of one node.
 fn judge(first: &MailboxView, second: &MailboxView) -> (Vec<&'static str>, Vec<&'static str>) {
     let (mut announcements, mut clients) = (Announcements::new(), Clients::new());
-    assert_eq!(announcements.observe(1, Time(1), first), []);
+    assert_eq!(announcements.observe(1, Time(1), Time(1), first), []);
     assert_eq!(clients.sync(1, Time(1), first), []);
-    let announced = announcements.observe(1, Time(2), second);
+    let announced = announcements.observe(1, Time(2), Time(2), second);
     let synced = clients.sync(1, Time(2), second);
     (ids(&announced), ids(&synced))
 }
@@ -76,7 +76,11 @@ fn a_naive_mailbox_passes_through_all_nodes() {
             }
             if rng.chance(400) {
                 let node = rng.between(1, 3);
-                assert_eq!(announcements.observe(node, Time(step), &now), [], "seed {seed}");
+                assert_eq!(
+                    announcements.observe(node, Time(step), Time(step), &now),
+                    [],
+                    "seed {seed}"
+                );
             }
             if rng.chance(200) {
                 assert_eq!(clients.sync(rng.between(1, 3), Time(step), &now), [], "seed {seed}");
@@ -97,9 +101,9 @@ fn a_uid_that_is_used_again_is_seen() {
     assert_eq!(synced, ["U1", "U1", "U1", "I11"]);
     // By another node too, and long after it was gone.
     let mut announcements = Announcements::new();
-    announcements.observe(1, Time(1), &first);
-    announcements.observe(2, Time(2), &view(3, 7, vec![message(1, 4)]));
-    assert_eq!(ids(&announcements.observe(3, Time(3), &second)), ["U1"]);
+    announcements.observe(1, Time(1), Time(1), &first);
+    announcements.observe(2, Time(2), Time(2), &view(3, 7, vec![message(1, 4)]));
+    assert_eq!(ids(&announcements.observe(3, Time(3), Time(3), &second)), ["U1"]);
 }
 
 #[test]
@@ -152,10 +156,10 @@ fn numbers_that_fall_are_seen() {
     assert_eq!(ids(&announcements.assigned(Time(0), &bad.mailbox, 1, 5)), ["I07"]);
     assert_eq!(announcements.assigned(Time(0), &bad.mailbox, 2, 1), []);
     // A node that was replaced owes nothing.
-    announcements.observe(1, Time(0), &first);
+    announcements.observe(1, Time(0), Time(0), &first);
     announcements.forget_node(1);
     assert_eq!(
-        announcements.observe(1, Time(0), &view(9, 50, vec![message(1, 40)])),
+        announcements.observe(1, Time(0), Time(0), &view(9, 50, vec![message(1, 40)])),
         []
     );
 }
