@@ -154,7 +154,8 @@ pub enum Action {
         from: MailboxKey,
         /// To where.
         to: MailboxKey,
-        /// Which messages, and their COPYUID once it is told. When it is told, only those that it names.
+        /// Which messages, and their COPYUID once it is told: then only those that it names. None when the command was
+        /// acknowledged without one, since then nothing was copied.
         pairs: Vec<(u32, Option<u32>)>,
     },
     /// UID MOVE within an account; all or nothing.

@@ -10,6 +10,7 @@
 mod message;
 mod names;
 mod resolve;
+mod tighten;
 mod whole;
 
 #[cfg(test)]
@@ -18,8 +19,9 @@ mod tests;
 use std::collections::BTreeSet;
 
 use crate::Violation;
-use crate::history::{Action, History, MailboxKey, Op};
-use crate::linear::{Model, Timed, Verdict, check};
+use crate::history::{Action, History, MailboxKey, Op, Outcome};
+use crate::linear::{Timed, Verdict, check};
+use tighten::tighten;
 
 pub use resolve::Tokens;
 
@@ -35,8 +37,8 @@ pub struct Judgement {
 }
 
 impl Judgement {
-    fn add<M: Model>(&mut self, what: &str, id: &'static str, model: &M, ops: &[Timed<M::Op>], budget: usize) {
-        match check(model, ops, budget) {
+    fn add(&mut self, what: &str, id: &'static str, verdict: Verdict) {
+        match verdict {
             Verdict::Linearizable => self.decided += 1,
             Verdict::Violated(why) => {
                 self.decided += 1;
@@ -57,24 +59,30 @@ pub fn judge(history: &History, budget: usize) -> Judgement {
     judgement.violations.extend(conflicts);
     for mailbox in mailboxes(history) {
         let (model, ops) = whole::of(history, &tokens, &mailbox);
-        judgement.add(
-            &format!("the set of messages of {mailbox}"),
-            "I13",
-            &model,
-            &ops,
-            budget,
-        );
+        let mut narrowed = ops.clone();
+        tighten(&mut narrowed, model.count());
+        // Where it fails, the history is searched as it was: that tells better what does not fit.
+        let verdict = match check(&model, &narrowed, budget) {
+            Verdict::Violated(why) => match check(&model, &ops, budget) {
+                Verdict::GaveUp => Verdict::Violated(why),
+                verdict => verdict,
+            },
+            verdict => verdict,
+        };
+        judgement.add(&format!("the set of messages of {mailbox}"), "I13", verdict);
+        let arrivals = tokens.arrivals(history, &mailbox);
+        let touching: Vec<&Op> = history.ops().iter().filter(|op| touches(op, &mailbox)).collect();
         for uid in tokens.uids(history, &mailbox) {
-            let ops = message::of(history, &tokens, &mailbox, uid);
+            let ops = message::of(&touching, &arrivals, &tokens, &mailbox, uid);
             let what = format!("UID {uid} of {mailbox}");
-            judgement.add(&what, "I12", &message::Message, &ops, budget);
+            judgement.add(&what, "I12", check(&message::Message, &ops, budget));
         }
     }
     let accounts: BTreeSet<u32> = history.ops().iter().filter_map(names::account).collect();
     for account in accounts {
         let ops = names::of(history, account);
         let what = format!("the tree of mailboxes of user{account}");
-        judgement.add(&what, "I16", &names::Names, &ops, budget);
+        judgement.add(&what, "I16", check(&names::Names, &ops, budget));
     }
     judgement
 }
@@ -82,27 +90,25 @@ pub fn judge(history: &History, budget: usize) -> Judgement {
 /// All mailboxes that a history touches.
 #[must_use]
 pub fn mailboxes(history: &History) -> BTreeSet<MailboxKey> {
-    let mut all = BTreeSet::new();
-    for op in history.ops() {
-        match &op.action {
-            Action::Deliver { to, .. } | Action::Append { to, .. } => {
-                all.insert(to.clone());
-            }
-            Action::Copy { from, to, .. } | Action::Move { from, to, .. } => {
-                all.insert(from.clone());
-                all.insert(to.clone());
-            }
-            Action::Store { mailbox, .. }
-            | Action::Expunge { mailbox, .. }
-            | Action::Delete { mailbox, .. }
-            | Action::Read { mailbox, .. }
-            | Action::Fetch { mailbox, .. } => {
-                all.insert(mailbox.clone());
-            }
-            Action::Create { .. } | Action::Rename { .. } | Action::List { .. } => {}
-        }
+    history.ops().iter().flat_map(touched).flatten().cloned().collect()
+}
+
+fn touches(op: &Op, mailbox: &MailboxKey) -> bool {
+    op.outcome != Outcome::Failed && touched(op).into_iter().flatten().any(|touched| touched == mailbox)
+}
+
+/// The mailboxes that an operation touches.
+fn touched(op: &Op) -> [Option<&MailboxKey>; 2] {
+    match &op.action {
+        Action::Deliver { to, .. } | Action::Append { to, .. } => [Some(to), None],
+        Action::Copy { from, to, .. } | Action::Move { from, to, .. } => [Some(from), Some(to)],
+        Action::Store { mailbox, .. }
+        | Action::Expunge { mailbox, .. }
+        | Action::Delete { mailbox, .. }
+        | Action::Read { mailbox, .. }
+        | Action::Fetch { mailbox, .. } => [Some(mailbox), None],
+        Action::Create { .. } | Action::Rename { .. } | Action::List { .. } => [None, None],
     }
-    all
 }
 
 fn timed<O>(op: &Op, what: O) -> Timed<O> {

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::resolve::Tokens;
+use super::resolve::{Arrival, Tokens};
 use super::timed;
-use crate::history::{Action, FlagChange, FlagSet, History, MailboxKey, Outcome};
+use crate::history::{Action, FlagChange, FlagSet, MailboxKey, Op, Seen, Token};
 use crate::linear::{Model, Timed};
 use crate::time::Time;
 
@@ -103,10 +103,16 @@ impl Model for Message {
     }
 }
 
-/// The history of one UID.
-pub(super) fn of(history: &History, tokens: &Tokens, mailbox: &MailboxKey, uid: u32) -> Vec<Timed<MessageOp>> {
-    let mut ops = vec![arrival(history, tokens, mailbox, uid)];
-    for op in history.ops().iter().filter(|op| op.outcome != Outcome::Failed) {
+/// The history of one UID, from the operations that touch its mailbox and did not fail.
+pub(super) fn of(
+    touching: &[&Op],
+    arrivals: &[Arrival<'_>],
+    tokens: &Tokens,
+    mailbox: &MailboxKey,
+    uid: u32,
+) -> Vec<Timed<MessageOp>> {
+    let mut ops = vec![arrival(arrivals, tokens, mailbox, uid)];
+    for op in touching {
         match &op.action {
             Action::Store {
                 mailbox: at,
@@ -127,7 +133,11 @@ pub(super) fn of(history: &History, tokens: &Tokens, mailbox: &MailboxKey, uid: 
                 some,
                 ..
             } if at == mailbox && op.is_ok() => {
-                let listed = messages.iter().flatten().chain(some).find(|(seen, _)| *seen == uid);
+                let find = |list: &[(u32, Seen)]| {
+                    let place = list.binary_search_by_key(&uid, |(uid, _)| *uid).ok()?;
+                    list.get(place).copied()
+                };
+                let listed = messages.as_deref().and_then(find).or_else(|| find(some));
                 match listed {
                     Some((_, seen)) => ops.push(timed(op, MessageOp::See(seen.flags))),
                     None if messages.is_some() => ops.push(timed(op, MessageOp::SeeNothing)),
@@ -141,8 +151,7 @@ pub(super) fn of(history: &History, tokens: &Tokens, mailbox: &MailboxKey, uid: 
 }
 
 /// How the message came: by the operation that says so, or by the only one that can have been; otherwise at any time.
-fn arrival(history: &History, tokens: &Tokens, mailbox: &MailboxKey, uid: u32) -> Timed<MessageOp> {
-    let arrivals = tokens.arrivals(history, mailbox);
+fn arrival(arrivals: &[Arrival<'_>], tokens: &Tokens, mailbox: &MailboxKey, uid: u32) -> Timed<MessageOp> {
     let told = arrivals.iter().find(|arrival| arrival.uid == Some(uid));
     let token = tokens.token(mailbox, uid);
     let same = || {
@@ -159,7 +168,7 @@ fn arrival(history: &History, tokens: &Tokens, mailbox: &MailboxKey, uid: u32) -
         let first = same.next();
         let is_only = same.next().is_none()
             && wild.is_empty()
-            && token.is_some_and(|token| is_alone(tokens, &arrivals, mailbox, token));
+            && token.is_some_and(|token| is_alone(tokens, arrivals, mailbox, token));
         first.filter(|_| is_only)
     };
     if let Some(arrival) = told.or_else(only) {
@@ -185,12 +194,7 @@ fn arrival(history: &History, tokens: &Tokens, mailbox: &MailboxKey, uid: u32) -
 }
 
 /// Whether the token was seen under one UID only, those that are told apart.
-fn is_alone(
-    tokens: &Tokens,
-    arrivals: &[super::resolve::Arrival<'_>],
-    mailbox: &MailboxKey,
-    token: crate::history::Token,
-) -> bool {
+fn is_alone(tokens: &Tokens, arrivals: &[Arrival<'_>], mailbox: &MailboxKey, token: Token) -> bool {
     let told = |uid: &u32| arrivals.iter().any(|arrival| arrival.uid == Some(*uid));
     tokens.uids_of(mailbox, token).filter(|uid| !told(uid)).count() == 1
 }

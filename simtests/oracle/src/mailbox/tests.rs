@@ -26,6 +26,39 @@ fn clean_histories_are_linearizable() {
     assert!(decided > 1000 && gave_up * 100 < decided, "{decided} {gave_up}");
 }
 
+/// What narrows times says the same as a search without it, wherever that comes to an end.
+#[test]
+fn narrowed_times_change_no_verdict() {
+    let bugs = [
+        None,
+        Some(Bug::LosesAcknowledged),
+        Some(Bug::ReadsOldState),
+        Some(Bug::ForgetsExpunge),
+    ];
+    let (mut violated, mut fine) = (0, 0);
+    for seed in 0..40 {
+        for bug in bugs {
+            let history = run(seed, 60, bug).history;
+            let (tokens, _) = Tokens::of(&history);
+            for mailbox in mailboxes(&history) {
+                let (model, ops) = whole::of(&history, &tokens, &mailbox);
+                let mut narrowed = ops.clone();
+                tighten(&mut narrowed, model.count());
+                let is_fine = |ops: &[Timed<_>]| match check(&model, ops, 20_000) {
+                    Verdict::GaveUp => None,
+                    verdict => Some(verdict == Verdict::Linearizable),
+                };
+                let (plain, narrowed) = (is_fine(&ops), is_fine(&narrowed));
+                if plain.is_some() && narrowed.is_some() {
+                    assert_eq!(plain, narrowed, "seed {seed} {bug:?} {mailbox}");
+                    *(if plain == Some(true) { &mut fine } else { &mut violated }) += 1;
+                }
+            }
+        }
+    }
+    assert!(violated > 10 && fine > 200, "{violated} {fine}");
+}
+
 /// For a person who changed the checks: many more, and longer ones.
 #[test]
 #[ignore = "takes minutes"]

@@ -18,12 +18,12 @@ pub(super) struct Whole {
 /// What is done or seen.
 #[derive(Clone, Debug)]
 pub(super) struct WholeOp {
-    kind: Kind,
+    pub(super) kind: Kind,
     text: String,
 }
 
 #[derive(Clone, Debug)]
-enum Kind {
+pub(super) enum Kind {
     /// These come and those go.
     Change { add: Bits, remove: Bits },
     /// Exactly these, or so many, are there; these are there, and those not.
@@ -101,6 +101,11 @@ impl Model for Whole {
 }
 
 impl Whole {
+    /// Number of messages that are told apart.
+    pub(super) fn count(&self) -> usize {
+        self.names.len()
+    }
+
     fn list(&self, set: &Bits) -> String {
         let names: Vec<&str> = set
             .iter()

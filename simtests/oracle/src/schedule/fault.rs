@@ -44,6 +44,21 @@ pub enum Stored {
     Any,
 }
 
+impl Stored {
+    /// What the paths of such files begin with, in a node's data directory.
+    #[must_use]
+    pub fn path_prefix(self) -> &'static str {
+        match self {
+            Self::Log => "log/",
+            Self::Blob => "blobs/",
+            Self::BlobJournal => "blobs.journal/",
+            Self::Snapshot => "snapshots/",
+            Self::Manifest => "manifest/",
+            Self::Any => "",
+        }
+    }
+}
+
 /// The disk calls that fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DiskOp {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Event, Schedule};
+use crate::time::Time;
 
 /// What a shrinker found.
 #[derive(Clone, Debug)]
@@ -117,7 +118,8 @@ impl<F: FnMut(&Schedule) -> bool> Search<F> {
                 .into_iter()
                 .map(|fault| Event { fault, ..event.clone() });
             let shorter = (event.lasts > SHORT).then(|| Event {
-                lasts: event.lasts / 2,
+                // Whole microseconds, as the text has them.
+                lasts: Time(Time::after(event.lasts).0 / 2).since_start(),
                 ..event.clone()
             });
             let mut improved = false;

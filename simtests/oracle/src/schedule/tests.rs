@@ -238,6 +238,13 @@ fn shrinking_makes_faults_lesser_and_stops_when_told() {
     let stopped = shrink(&busy(), 5, |_| true);
     assert_eq!((stopped.runs, stopped.minimal), (5, false));
     // A failure that needs nothing shrinks to nothing.
+    // What is shrunk is text and back, too.
+    let mut calls = 0;
+    let any = shrink(&busy(), 300, |_| {
+        calls += 1;
+        calls % 3 == 0
+    });
+    assert_eq!(Schedule::parse(&any.schedule.to_string()), Ok(any.schedule));
     let bare = shrink(&busy(), 1000, |_| true);
     assert!(bare.schedule.events.is_empty() && bare.schedule.clients.len() == 1);
 }
