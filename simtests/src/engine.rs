@@ -13,22 +13,36 @@ pub struct KeptEngine {
 }
 
 impl KeptEngine {
+    /// How many batches were written.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.written.lock().expect("nobody panics with the index").len()
+    }
+
+    /// What it was after so many batches.
+    ///
+    /// # Errors
+    /// [`KvError`]
+    pub fn after(&self, batches: usize) -> Result<Arc<Self>, KvError> {
+        let written = self.written.lock().expect("nobody panics with the index");
+        let left = Self::default();
+        for batch in written.iter().take(batches) {
+            left.write(batch)?;
+        }
+        Ok(Arc::new(left))
+    }
+
     /// What is left of it after a power loss: all, nothing, or what it was after some batch.
     ///
     /// # Errors
     /// [`KvError`]
     pub fn after_power_loss(&self, entropy: &dyn Entropy) -> Result<Arc<Self>, KvError> {
-        let written = self.written.lock().expect("nobody panics with the index");
-        let kept = match entropy.below(4) {
+        let written = self.written();
+        self.after(match entropy.below(4) {
             0 => 0,
-            1 => written.len(),
-            _ => usize::try_from(entropy.below(written.len() as u64 + 1)).unwrap_or(0),
-        };
-        let left = Self::default();
-        for batch in written.iter().take(kept) {
-            left.write(batch)?;
-        }
-        Ok(Arc::new(left))
+            1 => written,
+            _ => usize::try_from(entropy.below(written as u64 + 1)).unwrap_or(0),
+        })
     }
 }
 

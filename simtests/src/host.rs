@@ -2,24 +2,24 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use blobstore::BlobConfig;
-use core_types::{Clock, Disk, Entropy, KvEngine, NodeId, OpenMode, UnixMillis};
+use core_types::{Clock, Disk, Entropy, GroupId, KvEngine, NodeId, OpenMode, UnixMillis};
 use mailstore::MailStore;
 use node::Node;
 use node::commands::Newborn;
 use node::config::{Config, Listen, PasswordHash, PlainLogin};
 use node::machine::{Machine, Network, Rhythm, Scale};
-use platform::{FaultyDisk, SeededEntropy};
+use platform::{CallEvent, DiskImage, FaultyDisk, SeededEntropy};
 use raft::Groups;
+use tokio::sync::mpsc;
 
-use crate::disk::{Power, SimDisk};
 use crate::engine::KeptEngine;
 use crate::net::{SimNetwork, Weather};
 use crate::os::EPOCH_SECONDS;
-use crate::pool::{Pace, SimPool};
+use crate::pool::SimPool;
 use crate::trace::Trace;
 
 /// Ports of every node.
@@ -56,9 +56,8 @@ struct Inner {
     groups: u32,
     trace: Trace,
     disk: FaultyDisk,
-    weather: Arc<Weather>,
-    pace: Arc<Pace>,
-    skew_millis: Arc<AtomicI64>,
+    weather: Weather,
+    clock: Arc<Skew>,
     lives: AtomicU64,
     token: Mutex<Option<String>>,
     state: Mutex<State>,
@@ -66,10 +65,37 @@ struct Inner {
 
 struct State {
     engine: Arc<KeptEngine>,
-    power: Arc<Power>,
     running: Option<Running>,
+    control: Option<mpsc::UnboundedSender<Control>>,
     /// Why the node stopped by itself, each time.
     ended: Vec<String>,
+    /// The disk and the index as they were, now and then.
+    images: Vec<Image>,
+}
+
+struct Image {
+    at: Duration,
+    disk: DiskImage,
+    batches: usize,
+}
+
+/// What a node is asked to do from outside.
+#[derive(Clone, Copy, Debug)]
+pub enum Control {
+    /// To stop in order.
+    Stop,
+    /// To hand a group over.
+    Transfer(GroupId, NodeId),
+    /// To make snapshots of all groups.
+    Snapshot,
+}
+
+/// How a machine's wall clock is off.
+#[derive(Debug, Default)]
+struct Skew {
+    millis: AtomicI64,
+    drift_ppm: AtomicI64,
+    drift_since_millis: AtomicI64,
 }
 
 /// The parts of a node that runs, for looks from outside.
@@ -84,24 +110,31 @@ pub struct Running {
 impl Host {
     /// A computer with an empty disk. `groups` mailbox groups are founded on number 1; the others need a token.
     #[must_use]
-    pub fn new(number: u64, seed: u64, address: IpAddr, groups: u32, trace: Trace) -> Self {
+    pub fn new(number: u64, seed: u64, address: IpAddr, groups: u32, weather: Weather, trace: Trace) -> Self {
+        weather.place(number, address);
+        let disk = FaultyDisk::new();
+        disk.reseed(seed.wrapping_mul(7919).wrapping_add(number));
+        let (noted, name) = (trace.clone(), format!("node-{number}"));
+        disk.set_hook(Some(Arc::new(move |call: &CallEvent<'_>| {
+            noted.note(&name, "disk", &call.line(), &[]);
+        })));
         Self(Arc::new(Inner {
             number,
             seed,
             address,
             groups,
             trace,
-            disk: FaultyDisk::new(),
-            weather: Arc::default(),
-            pace: Arc::default(),
-            skew_millis: Arc::default(),
+            disk,
+            weather,
+            clock: Arc::default(),
             lives: AtomicU64::new(0),
             token: Mutex::new(None),
             state: Mutex::new(State {
                 engine: Arc::default(),
-                power: Power::new(),
                 running: None,
+                control: None,
                 ended: Vec::new(),
+                images: Vec::new(),
             }),
         }))
     }
@@ -130,21 +163,61 @@ impl Host {
         &self.0.disk
     }
 
-    /// What its network does to datagrams.
-    #[must_use]
-    pub fn weather(&self) -> &Weather {
-        &self.0.weather
-    }
-
-    /// How slow its disk is.
-    #[must_use]
-    pub fn pace(&self) -> &Pace {
-        &self.0.pace
-    }
-
     /// Sets its wall clock apart from the others.
     pub fn set_skew(&self, millis: i64) {
-        self.0.skew_millis.store(millis, Ordering::Relaxed);
+        self.0.clock.millis.store(millis, Ordering::Relaxed);
+    }
+
+    /// Lets its wall clock go wrong from now on, by parts in a million.
+    pub fn set_drift(&self, ppm: i64, now: Duration) {
+        let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        self.0.clock.drift_since_millis.store(now, Ordering::Relaxed);
+        self.0.clock.drift_ppm.store(ppm, Ordering::Relaxed);
+    }
+
+    /// Keeps an image of disk and index.
+    pub fn take_image(&self, now: Duration) {
+        let mut state = self.lock();
+        let image = Image {
+            at: now,
+            disk: self.0.disk.image(),
+            batches: state.engine.written(),
+        };
+        state.images.push(image);
+        if state.images.len() > IMAGES_KEPT {
+            state.images.remove(0);
+        }
+    }
+
+    /// Puts disk and index back to what they were some time ago. The node is down.
+    pub fn restore(&self, now: Duration, age: Duration) {
+        let mut state = self.lock();
+        let wanted = now.saturating_sub(age);
+        let image = state.images.iter().rev().find(|image| image.at <= wanted).or(state.images.first());
+        let Some((disk, batches)) = image.map(|image| (image.disk.clone(), image.batches)) else {
+            return;
+        };
+        self.0.disk.restore(&disk);
+        state.engine = state.engine.after(batches).expect("an index in memory does not fail");
+        state.images.clear();
+    }
+
+    /// Its index comes back broken, which the engine finds out: then it is an empty one; or as it once was. The node is down.
+    pub fn lose_index(&self, broken: bool, entropy: &dyn Entropy) {
+        let mut state = self.lock();
+        state.engine = if broken {
+            Arc::default()
+        } else {
+            state.engine.after_power_loss(entropy).expect("an index in memory does not fail")
+        };
+        state.images.clear();
+    }
+
+    /// Asks the node, if it runs.
+    pub fn control(&self, control: Control) {
+        if let Some(sender) = &self.lock().control {
+            let _ = sender.send(control);
+        }
     }
 
     /// Gives it what it joins with.
@@ -155,13 +228,13 @@ impl Host {
     /// The node, while it runs.
     #[must_use]
     pub fn running(&self) -> Option<Running> {
-        self.0.state.lock().expect("no panic").running.clone()
+        self.lock().running.clone()
     }
 
     /// Why it stopped by itself, each time it did.
     #[must_use]
     pub fn ended(&self) -> Vec<String> {
-        self.0.state.lock().expect("no panic").ended.clone()
+        self.lock().ended.clone()
     }
 
     /// How often it was started.
@@ -170,22 +243,11 @@ impl Host {
         self.0.lives.load(Ordering::Relaxed)
     }
 
-    /// The power goes at its disk's call after this many.
-    pub fn blow_after(&self, calls: u32) {
-        self.0.state.lock().expect("no panic").power.blow_after(calls);
-    }
-
-    /// Whether its power is on.
-    #[must_use]
-    pub fn has_power(&self) -> bool {
-        self.0.state.lock().expect("no panic").power.is_on()
-    }
-
     /// The rows of a group as its index has them, by logical key, and what the adapter keeps beside them.
     #[must_use]
     pub fn rows(&self, group: u32) -> std::collections::BTreeMap<Vec<u8>, Vec<u8>> {
         use core_types::KvRead;
-        let engine = Arc::clone(&self.0.state.lock().expect("no panic").engine);
+        let engine = Arc::clone(&self.lock().engine);
         let mut prefix = vec![1];
         prefix.extend(group.to_be_bytes());
         prefix.extend(1_u32.to_be_bytes());
@@ -203,40 +265,42 @@ impl Host {
 
     /// Its process is gone: call before its tasks are dropped. With `power_loss` its disk loses what was not synced.
     pub fn died(&self, power_loss: bool, entropy: &dyn Entropy) {
-        let mut state = self.0.state.lock().expect("no panic");
-        state.power.cut();
+        let mut state = self.lock();
         state.running = None;
+        state.control = None;
         if power_loss {
             self.0.disk.crash(entropy.below(u64::MAX));
             state.engine = state
                 .engine
                 .after_power_loss(entropy)
                 .expect("an index in memory does not fail");
+        } else {
+            self.0.disk.kill();
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The computer's software.
     ///
     /// # Errors
-    /// What a test has to know of: a node that does not start.
+    /// Never: how a node ended is kept.
     pub async fn run(self) -> turmoil::Result {
         let life = self.0.lives.fetch_add(1, Ordering::Relaxed) + 1;
-        let power = Power::new();
-        let engine = {
-            let mut state = self.0.state.lock().expect("no panic");
-            state.power = Arc::clone(&power);
-            Arc::clone(&state.engine)
-        };
+        let engine = Arc::clone(&self.lock().engine);
         self.0.trace.note(&self.name(), "boot", &life.to_string(), &[]);
-        let machine = self.machine(life, Arc::clone(&power), engine);
+        let machine = self.machine(life, engine);
         let result = self.live(machine).await;
+        let mut state = self.lock();
+        state.running = None;
+        state.control = None;
         if let Err(reason) = result
-            && power.is_on()
+            && !self.0.disk.is_powered_off()
         {
             self.0.trace.note(&self.name(), "ended", &reason, &[]);
             tracing::error!(node = self.0.number, reason, "the node ended");
-            let mut state = self.0.state.lock().expect("no panic");
-            state.running = None;
             state.ended.push(reason);
         }
         Ok(())
@@ -286,33 +350,56 @@ impl Host {
             store: node.store(),
             groups: node.groups(),
         };
-        self.0.state.lock().expect("no panic").running = Some(running);
-        Err(node.failed().await)
+        let (sender, mut controls) = mpsc::unbounded_channel();
+        {
+            let mut state = self.lock();
+            state.running = Some(running);
+            state.control = Some(sender);
+        }
+        loop {
+            let control = tokio::select! {
+                biased;
+                reason = node.failed() => return Err(reason),
+                control = controls.recv() => control,
+            };
+            match control {
+                Some(Control::Stop) | None => {
+                    node.stop().await;
+                    return Ok(());
+                }
+                Some(Control::Transfer(group, to)) => {
+                    if let Some(group) = node.groups().group(group) {
+                        tokio::spawn(async move { group.transfer_leader(to).await });
+                    }
+                }
+                Some(Control::Snapshot) => {
+                    for group in node.groups().list() {
+                        tokio::spawn(async move { group.trigger_snapshot().await });
+                    }
+                }
+            }
+        }
     }
 
-    fn machine(&self, life: u64, power: Arc<Power>, engine: Arc<KeptEngine>) -> Machine {
+    fn machine(&self, life: u64, engine: Arc<KeptEngine>) -> Machine {
         let inner = &self.0;
         let seed = inner
             .seed
             .wrapping_mul(1_000_003)
             .wrapping_add(inner.number * 1009 + life);
         Machine {
-            disk: Arc::new(SimDisk {
-                disk: inner.disk.clone(),
-                name: self.name(),
-                power,
-                trace: inner.trace.clone(),
-            }) as Arc<dyn Disk>,
+            disk: Arc::new(inner.disk.clone()) as Arc<dyn Disk>,
             pool: Arc::new(SimPool {
-                pace: Arc::clone(&inner.pace),
+                disk: inner.disk.clone(),
                 entropy: SeededEntropy::new(seed ^ 0x706f_6f6c),
             }),
-            clock: Arc::new(HostClock(Arc::clone(&inner.skew_millis))),
+            clock: Arc::new(HostClock(Arc::clone(&inner.clock))),
             entropy: Arc::new(SeededEntropy::new(seed)),
             engine: engine as Arc<dyn KvEngine>,
             network: Arc::new(SimNetwork {
                 name: self.name(),
-                weather: Arc::clone(&inner.weather),
+                machine: inner.number,
+                weather: inner.weather.clone(),
                 trace: inner.trace.clone(),
                 seed: seed ^ 0x6e65_7477,
             }) as Arc<dyn Network>,
@@ -377,12 +464,18 @@ fn raft_config(node: NodeId) -> raft::Config {
 }
 
 /// The wall clock of one computer: simulated time, and what it is off.
-struct HostClock(Arc<AtomicI64>);
+struct HostClock(Arc<Skew>);
 
 impl Clock for HostClock {
     fn now(&self) -> UnixMillis {
         let since = turmoil::sim_elapsed().map_or(0, |at| i64::try_from(at.as_millis()).unwrap_or(i64::MAX));
-        let now = EPOCH_SECONDS * 1000 + since + self.0.load(Ordering::Relaxed);
+        let skew = &self.0;
+        let drifting = since - skew.drift_since_millis.load(Ordering::Relaxed);
+        let drifted = drifting * skew.drift_ppm.load(Ordering::Relaxed) / 1_000_000;
+        let now = EPOCH_SECONDS * 1000 + since + skew.millis.load(Ordering::Relaxed) + drifted;
         UnixMillis(u64::try_from(now).unwrap_or(0))
     }
 }
+
+/// Images of disks that are kept.
+const IMAGES_KEPT: usize = 30;

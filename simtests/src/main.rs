@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use clap::Parser;
-use simtests::run::{Plan, Report, run};
+use oracle::schedule::{Schedule, shrink};
+use simtests::run::{Plan, Report, atlas, run};
 
 /// Deterministic simulation of whole clusters.
 #[derive(Debug, Parser)]
@@ -28,6 +29,15 @@ struct Cli {
     /// Runs at the same time.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
+    /// Print the seed's schedule and run nothing.
+    #[arg(long)]
+    print: bool,
+    /// Run this schedule, as `--print` or `--shrink` writes it, in place of the seed's own.
+    #[arg(long)]
+    schedule: Option<std::path::PathBuf>,
+    /// Look for the fewest faults with which the seed still fails.
+    #[arg(long)]
+    shrink: bool,
     /// Run each seed twice and compare the histories.
     #[arg(long)]
     twice: bool,
@@ -44,6 +54,20 @@ fn main() -> ExitCode {
             .without_time()
             .init();
     }
+    let schedule = match cli.schedule.as_deref().map(read_schedule).transpose() {
+        Ok(schedule) => schedule,
+        Err(error) => {
+            println!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    if let (true, Some(seed)) = (cli.print, cli.seed) {
+        print!("{}", atlas(cli.seconds).schedule(seed));
+        return ExitCode::SUCCESS;
+    }
+    if let (true, Some(seed)) = (cli.shrink, cli.seed) {
+        return shrink_seed(schedule.unwrap_or_else(|| atlas(cli.seconds).schedule(seed)));
+    }
     let seeds: Vec<u64> = match cli.seed {
         Some(seed) => vec![seed],
         None => (cli.from..cli.from + cli.seeds).collect(),
@@ -53,12 +77,14 @@ fn main() -> ExitCode {
     let workers: Vec<_> = (0..cli.jobs.max(1))
         .map(|_| {
             let (queue, totals) = (Arc::clone(&queue), Arc::clone(&totals));
-            let (seconds, trace, twice) = (cli.seconds, cli.trace, cli.twice);
+            let (seconds, trace, twice, schedule) = (cli.seconds, cli.trace, cli.twice, schedule.clone());
             std::thread::spawn(move || {
                 loop {
                     let Some(seed) = queue.lock().ok().and_then(|mut queue| queue.next()) else { break };
-                    let mut plan = Plan::of_seed(seed, seconds);
-                    plan.keep_trace = trace;
+                    let plan = Plan {
+                        schedule: schedule.clone().unwrap_or_else(|| atlas(seconds).schedule(seed)),
+                        keep_trace: trace,
+                    };
                     let mut report = run(plan.clone());
                     if twice {
                         let again = run(plan);
@@ -95,6 +121,40 @@ fn main() -> ExitCode {
     totals.print();
     if totals.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
+
+fn read_schedule(path: &std::path::Path) -> Result<Schedule, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Schedule::parse(&text).map_err(|error| format!("{}: {error:?}", path.display()))
+}
+
+/// Prints the smallest schedule that fails in the same way: with a violation of the same id.
+fn shrink_seed(schedule: Schedule) -> ExitCode {
+    let kinds = |report: &Report| -> Vec<String> {
+        let kind = |text: &String| text.split(": ").nth(1).unwrap_or_default().to_owned();
+        report.violations.iter().map(kind).collect()
+    };
+    let go = |schedule: &Schedule| {
+        run(Plan {
+            schedule: schedule.clone(),
+            keep_trace: false,
+        })
+    };
+    let first = kinds(&go(&schedule));
+    let Some(wanted) = first.first().cloned() else {
+        println!("the seed does not fail");
+        return ExitCode::FAILURE;
+    };
+    let shrunk = shrink(&schedule, SHRINK_RUNS, |schedule| {
+        let fails = kinds(&go(schedule)).contains(&wanted);
+        println!("# {} events: {}", schedule.events.len(), if fails { "fails" } else { "does not" });
+        fails
+    });
+    print!("{}", shrunk.schedule);
+    ExitCode::SUCCESS
+}
+
+/// Runs that a shrinking may take.
+const SHRINK_RUNS: usize = 60;
 
 #[derive(Clone, Default)]
 struct Totals {

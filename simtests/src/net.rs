@@ -1,21 +1,23 @@
 //! turmoil's network as a node sees it: QUIC over its UDP, mail programs over its TCP.
 //!
-//! Loss, duplication and one-way silence are made here, datagram by datagram, from the seed: turmoil's own fail rate clears
-//! everything in flight on a link.
+//! Cuts, loss, duplication, delay and reordering are made here, datagram by datagram, from the seed: turmoil's own fail rate
+//! clears everything in flight on a link. Mail programs are not cut off: what they find is the other nodes' trouble.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use core_types::Entropy;
 use futures_util::FutureExt;
 use node::machine::{AnyListener, Network};
+use oracle::schedule::{Fault, Link};
 use platform::SeededEntropy;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
@@ -27,21 +29,50 @@ use crate::trace::Trace;
 /// Octets of a datagram. Larger ones make a run faster, and are as good a test.
 const MTU: u16 = 4000;
 
-/// What one node's network does to its datagrams. Rates are in thousandths.
+/// The state of the network between the nodes: the faults that last just now. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Weather(Arc<Mutex<State>>);
+
 #[derive(Debug, Default)]
-pub struct Weather {
-    /// Datagrams that are lost.
-    pub loss: AtomicU32,
-    /// Datagrams that arrive twice.
-    pub duplicates: AtomicU32,
+struct State {
+    faults: Vec<Fault>,
+    /// Machines by their addresses.
+    machines: BTreeMap<IpAddr, u64>,
+}
+
+impl Weather {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a machine is.
+    pub fn place(&self, machine: u64, address: IpAddr) {
+        self.state().machines.insert(address, machine);
+    }
+
+    /// From now on these faults last.
+    pub fn set(&self, faults: Vec<Fault>) {
+        self.state().faults = faults;
+    }
+
+    fn link(&self, from: u64, to: IpAddr) -> Link {
+        let state = self.state();
+        if state.faults.is_empty() {
+            return Link::default();
+        }
+        let to = state.machines.get(&to).copied().unwrap_or(0);
+        Link::under(&state.faults, from, to)
+    }
 }
 
 /// The network of one node.
 pub struct SimNetwork {
     /// The node's name.
     pub name: String,
+    /// The machine's number.
+    pub machine: u64,
     /// Faults.
-    pub weather: Arc<Weather>,
+    pub weather: Weather,
     /// Where datagrams are noted.
     pub trace: Trace,
     /// Decides which datagrams are hit.
@@ -59,7 +90,8 @@ impl Network for SimNetwork {
             socket: Arc::new(socket),
             readable: Mutex::new(None),
             name: self.name.clone(),
-            weather: Arc::clone(&self.weather),
+            machine: self.machine,
+            weather: self.weather.clone(),
             trace: self.trace.clone(),
             entropy: SeededEntropy::new(self.seed),
         };
@@ -111,7 +143,8 @@ struct SimUdp {
     socket: Arc<turmoil::net::UdpSocket>,
     readable: Mutex<Option<Readable>>,
     name: String,
-    weather: Arc<Weather>,
+    machine: u64,
+    weather: Weather,
     trace: Trace,
     entropy: SeededEntropy,
 }
@@ -123,10 +156,27 @@ impl fmt::Debug for SimUdp {
 }
 
 impl SimUdp {
-    fn hit(&self, rate: &AtomicU32) -> bool {
-        let rate = rate.load(Ordering::Relaxed);
+    fn hit(&self, permille: u16) -> bool {
+        permille > 0 && self.below(1000) < u64::from(permille)
+    }
+
+    fn below(&self, bound: u64) -> u64 {
         let entropy: &dyn Entropy = &self.entropy;
-        rate > 0 && entropy.below(1000) < u64::from(rate)
+        entropy.below(bound)
+    }
+
+    /// How late a datagram comes.
+    fn delay(&self, link: &Link) -> Duration {
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let spread = link.delay_max.saturating_sub(link.delay_min);
+        let mut delay = link.delay_min;
+        if !spread.is_zero() {
+            delay += Duration::from_micros(self.below(micros(spread) + 1));
+        }
+        if self.hit(link.reorder_permille) {
+            delay += Duration::from_micros(self.below(micros(link.reorder_by) + 1));
+        }
+        delay
     }
 }
 
@@ -137,15 +187,27 @@ impl AsyncUdpSocket for SimUdp {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let to = transmit.destination;
-        if self.hit(&self.weather.loss) {
+        let link = self.weather.link(self.machine, to.ip());
+        if link.cut || self.hit(link.loss_permille) {
             self.trace.note(&self.name, "lost", &to.to_string(), transmit.contents);
             return Ok(());
         }
         self.trace.note(&self.name, "sent", &to.to_string(), transmit.contents);
-        let times = if self.hit(&self.weather.duplicates) { 2 } else { 1 };
+        let times = if self.hit(link.duplicate_permille) { 2 } else { 1 };
         for _ in 0..times {
-            // A network says nothing of what it does not deliver.
-            let _ = self.socket.try_send_to(transmit.contents, to);
+            let delay = self.delay(&link);
+            if delay.is_zero() {
+                // A network says nothing of what it does not deliver.
+                let _ = self.socket.try_send_to(transmit.contents, to);
+                continue;
+            }
+            let (socket, late) = (Arc::downgrade(&self.socket), transmit.contents.to_vec());
+            tokio::spawn(async move {
+                tokio::time::sleep(delay).await;
+                if let Some(socket) = socket.upgrade() {
+                    let _ = socket.try_send_to(&late, to);
+                }
+            });
         }
         Ok(())
     }
