@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blobstore::{BlobConfig, BlobService, BlobStore, Fetcher, Manifest, Repairer, Replicator};
+use blobstore::{BlobConfig, BlobService, BlobStore, Fetcher, Manifest, Replicator};
 use core_types::{BlockingPool, Clock, Disk, Entropy, GroupId, Incarnation, KvEngine, NodeId};
 use directory::{Directory, OpIds, PasswordCost};
 use mailstore::MailStore;
@@ -16,6 +16,7 @@ use raft::index::SledEngine;
 use raft::log::{LogConfig, SharedLog};
 use raft::{Group, Groups};
 use state::{DirectoryOp, MachineKind, Outcome, Refusal};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use transport::{NodeIdentity, Rpc, ServiceId, Socket, SystemResolver, Transport, Tuning};
 use wire::{Shutdown, Stopper};
@@ -46,7 +47,9 @@ pub(crate) struct Parts {
     pub(crate) groups: Groups,
     pub(crate) store: MailStore,
     pub(crate) fetcher: Fetcher,
-    pub(crate) repairer: Repairer,
+    /// Counts what makes a look at blobs worth while.
+    pub(crate) moves: watch::Sender<u64>,
+    pub(crate) repair_turns: Semaphore,
     pub(crate) manifest: Manifest,
     pub(crate) manifests: Manifests,
     pub(crate) clock: Arc<dyn Clock>,
@@ -130,12 +133,13 @@ impl Node {
         )
         .await
         .map_err(|error| StartError::Storage("blobs", error.to_string()))?;
-        transport.register(ServiceId::BLOB, Arc::new(BlobService::new(blobs.clone())));
         let manifest = Manifest::open(Arc::clone(&disk), Arc::clone(&pool))
             .await
             .map_err(|error| StartError::Storage("manifest", error.to_string()))?;
 
         let consensus: Arc<dyn Consensus> = Arc::new(groups.clone());
+        let answers = BlobService::new(blobs.clone()).with_references(mailstore::references_of(&consensus));
+        transport.register(ServiceId::BLOB, Arc::new(answers));
         let op_ids = OpIds::new(node, entropy.as_ref());
         let directory = Directory::new(directory::Dependencies {
             groups: Arc::clone(&consensus),
@@ -162,7 +166,8 @@ impl Node {
         });
         let (stopper, shutdown) = Stopper::new();
         let parts = Arc::new(Parts {
-            repairer: Repairer::new(blobs, rpc, replicator),
+            moves: watch::Sender::new(0),
+            repair_turns: Semaphore::new(care::repair::TURNS),
             config,
             identity,
             disk,
@@ -275,6 +280,7 @@ impl Parts {
         let store = self.store.clone();
         tasks.spawn(async move { store.follow(group).await });
         tasks.spawn(manifests::write(Arc::clone(self), group, incarnation, kind));
+        tasks.spawn(care::repair::run(Arc::clone(self), group));
         Ok(opened)
     }
 

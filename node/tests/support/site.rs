@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use blobstore::{BlobConfig, BlobService, BlobStore, Fetcher, Repairer, Replicator};
+use blobstore::{BlobConfig, BlobService, BlobStore, Fetcher, Replicator};
 use bytes::Bytes;
 use core_types::{
     AccountId, Address, Batch, BlockingPool, Clock, Disk, Domain, Entropy, GroupId, Incarnation, KvEngine, KvError,
@@ -204,7 +204,7 @@ pub(crate) struct Running {
     pub(crate) powers: [Arc<Power>; 2],
     pub(crate) groups: Groups,
     pub(crate) blobs: BlobStore,
-    pub(crate) repairer: Repairer,
+    pub(crate) rpc: Arc<dyn Rpc>,
     pub(crate) store: MailStore,
 }
 
@@ -320,9 +320,11 @@ impl Site {
             "seed {}: node {node}: {status:?}",
             self.seed
         );
+        let consensus: Arc<dyn Consensus> = Arc::new(groups.clone());
+        let answers = BlobService::new(blobs.clone()).with_references(mailstore::references_of(&consensus));
         let services: [(ServiceId, Arc<dyn Service>); 2] = [
             (ServiceId::RAFT, Arc::new(groups.clone())),
-            (ServiceId::BLOB, Arc::new(BlobService::new(blobs.clone()))),
+            (ServiceId::BLOB, Arc::new(answers)),
         ];
         for (number, service) in services {
             let powered = Powered {
@@ -343,7 +345,6 @@ impl Site {
             };
             groups.open_group(GroupId(group), LIFE, kind).await.unwrap();
         }
-        let consensus: Arc<dyn Consensus> = Arc::new(groups.clone());
         let op_ids = OpIds::new(id, entropy.as_ref());
         let directory = Directory::new(directory::Dependencies {
             groups: Arc::clone(&consensus),
@@ -368,7 +369,7 @@ impl Site {
             node: id,
             powers,
             groups,
-            repairer: Repairer::new(blobs.clone(), rpc, replicator),
+            rpc,
             blobs,
             store,
         };
