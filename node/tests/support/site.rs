@@ -16,7 +16,7 @@ use core_types::{
 };
 use directory::{Account, Directory, OpIds, PasswordCost};
 use mailstore::MailStore;
-use platform::{FaultyDisk, SeededEntropy, TokioPool};
+use platform::{FaultyDisk, InlinePool, SeededEntropy, TokioPool};
 use raft::consensus::Consensus;
 use raft::log::{LogConfig, SharedLog};
 use raft::{Groups, Timers};
@@ -230,10 +230,23 @@ pub(crate) struct Site {
     begin: Instant,
     sync_time: Duration,
     trace: Option<Trace>,
+    pace: Pace,
+}
+
+/// How often nodes hear of each other and look after themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    Usual,
+    /// So seldom that weeks pass in a moment; and nothing takes any time at the disk.
+    Weeks,
 }
 
 impl Site {
     pub(crate) async fn start(seed: u64, sync_time: Duration, trace: Option<Trace>) -> Self {
+        Self::start_at(Pace::Usual, seed, sync_time, trace).await
+    }
+
+    pub(crate) async fn start_at(pace: Pace, seed: u64, sync_time: Duration, trace: Option<Trace>) -> Self {
         let machine = || Machine {
             disk: FaultyDisk::new(),
             index: Arc::default(),
@@ -249,6 +262,7 @@ impl Site {
             begin: Instant::now(),
             sync_time,
             trace,
+            pace,
         };
         for node in 1..=NODES {
             site.boot(node).await;
@@ -276,7 +290,10 @@ impl Site {
             sync_time: self.sync_time,
             trace: self.trace.clone(),
         });
-        let pool: Arc<dyn BlockingPool> = Arc::new(TokioPool::new(tokio::runtime::Handle::current()));
+        let pool: Arc<dyn BlockingPool> = match self.pace {
+            Pace::Usual => Arc::new(TokioPool::new(tokio::runtime::Handle::current())),
+            Pace::Weeks => Arc::new(InlinePool),
+        };
         let clock: Arc<dyn Clock> = Arc::new(TestClock(self.begin));
         let log = SharedLog::open(
             Arc::clone(&disk),
@@ -295,7 +312,7 @@ impl Site {
             powers: powers.clone(),
         });
         let groups = Groups::open(
-            raft_config(id),
+            raft_config(id, self.pace),
             raft::Dependencies {
                 disk: Arc::clone(&disk),
                 pool: Arc::clone(&pool),
@@ -460,18 +477,34 @@ async fn propose(directory: &Directory, op: DirectoryOp) -> Outcome {
     panic!("the directory does not take {op:?}");
 }
 
-fn raft_config(node: NodeId) -> raft::Config {
-    let timers = Timers {
-        heartbeat: Duration::from_millis(50),
-        election_min: Duration::from_millis(150),
-        election_max: Duration::from_millis(300),
+fn raft_config(node: NodeId, pace: Pace) -> raft::Config {
+    let timers = match pace {
+        Pace::Usual => Timers {
+            heartbeat: Duration::from_millis(50),
+            election_min: Duration::from_millis(150),
+            election_max: Duration::from_millis(300),
+        },
+        Pace::Weeks => Timers {
+            heartbeat: Duration::from_secs(6 * 3600),
+            election_min: Duration::from_secs(18 * 3600),
+            election_max: Duration::from_secs(30 * 3600),
+        },
     };
-    raft::Config {
+    let config = raft::Config {
         timers,
         directory_timers: timers,
         snapshot_entries: 60,
         log_entries_kept: 10,
         digest_interval: Duration::from_secs(2),
         ..raft::Config::new(node)
+    };
+    match pace {
+        Pace::Usual => config,
+        Pace::Weeks => raft::Config {
+            maintenance_interval: Duration::from_secs(12 * 3600),
+            checkpoint_interval: Duration::from_secs(24 * 3600),
+            digest_interval: Duration::from_secs(12 * 3600),
+            ..config
+        },
     }
 }
