@@ -138,10 +138,13 @@ async fn a_manifest_that_is_mostly_dead_is_made_smaller_and_says_the_same() {
     written.disk.start_trace();
     assert_eq!(written.compact(before).await, Ok(true));
     let trace = written.disk.trace();
-    let at = |is_it: &dyn Fn(&DiskCall) -> bool| trace.iter().rposition(|call| is_it(call)).unwrap();
+    let at = |is_it: &dyn Fn(&DiskCall) -> bool| trace.iter().rposition(is_it).unwrap();
     let wrote = at(&|call| matches!(call, DiskCall::Write(path, ..) if path == "manifest/1.tsv"));
     let synced = at(&|call| *call == DiskCall::Sync("manifest/1.tsv".to_owned()));
-    let removed = trace.iter().position(|call| matches!(call, DiskCall::Remove(_))).unwrap();
+    let removed = trace
+        .iter()
+        .position(|call| matches!(call, DiskCall::Remove(_)))
+        .unwrap();
     assert!(wrote < synced && synced < removed, "{trace:?}");
     let after = written.manifest.size_bytes(GroupId(1)).await.unwrap();
     assert!(after * 5 < before, "{before} octets became {after}");

@@ -235,6 +235,7 @@ pub(crate) struct Site {
 
 /// How often nodes hear of each other and look after themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "each test that shares this has its own pace")]
 pub(crate) enum Pace {
     Usual,
     /// So seldom that weeks pass in a moment; and nothing takes any time at the disk.
