@@ -90,7 +90,7 @@ pub struct BlobStatus {
     pub count: u64,
     /// Their octets on disk.
     pub bytes: u64,
-    /// Blobs with fewer copies than wanted, as of the last repair pass.
+    /// Blobs that fewer voters than wanted are known to have. After a start nothing is known of a voter that has not answered yet.
     pub under_replicated: u64,
     /// Copies found damaged since the start.
     pub corrupt: u64,
