@@ -31,9 +31,23 @@ use crate::{care, face, fence, follow, listen, manifests, metrics, placement, re
 /// A running node.
 pub struct Node {
     parts: Arc<Parts>,
-    stopper: Stopper,
+    ending: Ending,
     listeners: JoinSet<()>,
     tasks: JoinSet<()>,
+}
+
+/// How a node ends. One that is dropped without [`Node::stop`], also while it starts, is as one whose process was killed:
+/// nothing is flushed or said, and its sockets and memory are free.
+struct Ending {
+    stopper: Stopper,
+    transport: Arc<Transport>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // Services hold the transport, and it holds them.
+        self.transport.abandon();
+    }
 }
 
 /// What the node's tasks share.
@@ -98,9 +112,9 @@ impl Node {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         tracing::info!(data_dir = %config.data_dir.display(), "starting");
         let machine = Machine::of_this_computer(&config).await?;
-        let (parts, stopper) = Parts::open(config, machine).await?;
+        let (parts, ending) = Parts::open(config, machine).await?;
         let mut early = JoinSet::new();
-        let running = Arc::clone(&parts).run(stopper);
+        let running = Arc::clone(&parts).run(ending);
         tokio::pin!(running);
         let mut node = loop {
             tokio::select! {
@@ -129,8 +143,8 @@ impl Node {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn start_on(config: Config, machine: Machine) -> Result<Self, StartError> {
-        let (parts, stopper) = Parts::open(config, machine).await?;
-        parts.run(stopper).await
+        let (parts, ending) = Parts::open(config, machine).await?;
+        parts.run(ending).await
     }
 
     /// Answers the admin API on an address of the machine's network. Whoever can connect is the administrator.
@@ -164,7 +178,7 @@ impl Node {
     /// Stops the node: no new connections, those under way end, leaders hand over, everything is synced.
     pub async fn stop(mut self) {
         tracing::info!("stopping");
-        self.stopper.stop();
+        self.ending.stopper.stop();
         while self.listeners.join_next().await.is_some() {}
         self.parts.hand_over().await;
         self.tasks.shutdown().await;
@@ -184,16 +198,9 @@ impl Node {
     }
 }
 
-/// A node that is dropped without [`Node::stop`] is as one whose process was killed: nothing is flushed or said.
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.parts.transport.abandon();
-    }
-}
-
 impl Parts {
     /// Opens what the data directory holds. No group takes part in anything yet.
-    async fn open(config: Config, machine: Machine) -> Result<(Arc<Self>, Stopper), StartError> {
+    async fn open(config: Config, machine: Machine) -> Result<(Arc<Self>, Ending), StartError> {
         let Machine {
             disk,
             pool,
@@ -218,6 +225,11 @@ impl Parts {
             network.as_ref(),
         )?);
         let rpc: Arc<dyn Rpc> = Arc::clone(&transport) as Arc<dyn Rpc>;
+        let (stopper, shutdown) = Stopper::new();
+        let ending = Ending {
+            stopper,
+            transport: Arc::clone(&transport),
+        };
 
         let fence = Fence::open(disk.as_ref());
         let raft = raft::Dependencies {
@@ -262,7 +274,6 @@ impl Parts {
             entropy: Arc::clone(&entropy),
             op_ids,
         });
-        let (stopper, shutdown) = Stopper::new();
         let parts = Arc::new(Self {
             moves: watch::Sender::new(0),
             repair_turns: Semaphore::new(care::copies::TURNS),
@@ -287,10 +298,10 @@ impl Parts {
             fence,
             shutdown,
         });
-        Ok((parts, stopper))
+        Ok((parts, ending))
     }
 
-    async fn run(self: Arc<Self>, stopper: Stopper) -> Result<Node, StartError> {
+    async fn run(self: Arc<Self>, ending: Ending) -> Result<Node, StartError> {
         let mut tasks = JoinSet::new();
         let mut listeners = JoinSet::new();
         // No group votes here before this node has heard whether it was further than its disk says.
@@ -335,7 +346,7 @@ impl Parts {
         }
         Ok(Node {
             parts: self,
-            stopper,
+            ending,
             listeners,
             tasks,
         })
