@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blobstore::{BlobService, BlobStore, Fetcher, Manifest, Replicator};
-use core_types::{Clock, Disk, Entropy, GroupId, Incarnation, KvEngine, NodeId};
+use core_types::{BlockingPool, Clock, Disk, Entropy, GroupId, Incarnation, KvEngine, NodeId};
 use directory::{Directory, OpIds, PasswordCost};
 use mailstore::MailStore;
 use platform::LockError;
@@ -31,9 +31,23 @@ use crate::{care, face, fence, follow, listen, manifests, metrics, placement, re
 /// A running node.
 pub struct Node {
     parts: Arc<Parts>,
-    stopper: Stopper,
+    ending: Ending,
     listeners: JoinSet<()>,
     tasks: JoinSet<()>,
+}
+
+/// How a node ends. One that is dropped without [`Node::stop`], also while it starts, is as one whose process was killed:
+/// nothing is flushed or said, and its sockets and memory are free.
+struct Ending {
+    stopper: Stopper,
+    transport: Arc<Transport>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // Services hold the transport, and it holds them.
+        self.transport.abandon();
+    }
 }
 
 /// What the node's tasks share.
@@ -98,9 +112,9 @@ impl Node {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         tracing::info!(data_dir = %config.data_dir.display(), "starting");
         let machine = Machine::of_this_computer(&config).await?;
-        let (parts, stopper) = Parts::open(config, machine).await?;
+        let (parts, ending) = Parts::open(config, machine).await?;
         let mut early = JoinSet::new();
-        let running = Arc::clone(&parts).run(stopper);
+        let running = Arc::clone(&parts).run(ending);
         tokio::pin!(running);
         let mut node = loop {
             tokio::select! {
@@ -129,8 +143,8 @@ impl Node {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn start_on(config: Config, machine: Machine) -> Result<Self, StartError> {
-        let (parts, stopper) = Parts::open(config, machine).await?;
-        parts.run(stopper).await
+        let (parts, ending) = Parts::open(config, machine).await?;
+        parts.run(ending).await
     }
 
     /// Answers the admin API on an address of the machine's network. Whoever can connect is the administrator.
@@ -164,7 +178,7 @@ impl Node {
     /// Stops the node: no new connections, those under way end, leaders hand over, everything is synced.
     pub async fn stop(mut self) {
         tracing::info!("stopping");
-        self.stopper.stop();
+        self.ending.stopper.stop();
         while self.listeners.join_next().await.is_some() {}
         self.parts.hand_over().await;
         self.tasks.shutdown().await;
@@ -184,16 +198,9 @@ impl Node {
     }
 }
 
-/// A node that is dropped without [`Node::stop`] is as one whose process was killed: nothing is flushed or said.
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.parts.transport.abandon();
-    }
-}
-
 impl Parts {
     /// Opens what the data directory holds. No group takes part in anything yet.
-    async fn open(config: Config, machine: Machine) -> Result<(Arc<Self>, Stopper), StartError> {
+    async fn open(config: Config, machine: Machine) -> Result<(Arc<Self>, Ending), StartError> {
         let Machine {
             disk,
             pool,
@@ -205,16 +212,7 @@ impl Parts {
         } = machine;
         let identity = load_identity(disk.as_ref(), &config.data_dir)?;
         let node = identity.node();
-        let log = SharedLog::open(
-            Arc::clone(&disk),
-            Arc::clone(&pool),
-            entropy.as_ref(),
-            LogConfig {
-                segment_bytes: scale.log_segment_bytes,
-                ..LogConfig::new(node)
-            },
-        )
-        .map_err(|error| StartError::Storage("log", error.to_string()))?;
+        let log = open_log(node, scale.log_segment_bytes, &disk, &pool, entropy.as_ref())?;
         let seed: Option<Seed> =
             files::read_value(disk.as_ref(), SEED).map_err(|error| StartError::File(error.to_string()))?;
         let members = Arc::new(Members::of_seed(&seed.unwrap_or(Seed { nodes: Vec::new() })));
@@ -227,22 +225,21 @@ impl Parts {
             network.as_ref(),
         )?);
         let rpc: Arc<dyn Rpc> = Arc::clone(&transport) as Arc<dyn Rpc>;
+        let (stopper, shutdown) = Stopper::new();
+        let ending = Ending {
+            stopper,
+            transport: Arc::clone(&transport),
+        };
 
         let fence = Fence::open(disk.as_ref());
-        let groups = Groups::open(
-            (scale.raft)(node),
-            raft::Dependencies {
-                disk: Arc::clone(&disk),
-                pool: Arc::clone(&pool),
-                engine: Arc::clone(&engine),
-                rpc: Arc::new(GatedRpc {
-                    rpc: Arc::clone(&rpc),
-                    fence: Arc::clone(&fence),
-                }),
-                log: log.clone(),
-            },
-        );
-        register_groups(&transport, &groups, &fence);
+        let raft = raft::Dependencies {
+            disk: Arc::clone(&disk),
+            pool: Arc::clone(&pool),
+            engine: Arc::clone(&engine),
+            rpc: Arc::clone(&rpc),
+            log: log.clone(),
+        };
+        let groups = open_groups((scale.raft)(node), raft, &transport, &fence);
         let blobs = BlobStore::open(scale.blobs, Arc::clone(&disk), Arc::clone(&pool), Arc::clone(&entropy))
             .await
             .map_err(|error| StartError::Storage("blobs", error.to_string()))?;
@@ -277,8 +274,7 @@ impl Parts {
             entropy: Arc::clone(&entropy),
             op_ids,
         });
-        let (stopper, shutdown) = Stopper::new();
-        let parts = Arc::new(Parts {
+        let parts = Arc::new(Self {
             moves: watch::Sender::new(0),
             repair_turns: Semaphore::new(care::copies::TURNS),
             config,
@@ -302,10 +298,10 @@ impl Parts {
             fence,
             shutdown,
         });
-        Ok((parts, stopper))
+        Ok((parts, ending))
     }
 
-    async fn run(self: Arc<Self>, stopper: Stopper) -> Result<Node, StartError> {
+    async fn run(self: Arc<Self>, ending: Ending) -> Result<Node, StartError> {
         let mut tasks = JoinSet::new();
         let mut listeners = JoinSet::new();
         // No group votes here before this node has heard whether it was further than its disk says.
@@ -350,7 +346,7 @@ impl Parts {
         }
         Ok(Node {
             parts: self,
-            stopper,
+            ending,
             listeners,
             tasks,
         })
@@ -552,14 +548,40 @@ pub(crate) fn advertised(config: &Config) -> Option<String> {
         .or_else(|| listen.cluster.map(|address| address.to_string()))
 }
 
-/// Has other nodes ask this one's groups, once each was heard.
-fn register_groups(transport: &Transport, groups: &Groups, fence: &Arc<Fence>) {
+fn open_log(
+    node: NodeId,
+    segment_bytes: u64,
+    disk: &Arc<dyn Disk>,
+    pool: &Arc<dyn BlockingPool>,
+    entropy: &dyn Entropy,
+) -> Result<SharedLog, StartError> {
+    let config = LogConfig {
+        segment_bytes,
+        ..LogConfig::new(node)
+    };
+    SharedLog::open(Arc::clone(disk), Arc::clone(pool), entropy, config)
+        .map_err(|error| StartError::Storage("log", error.to_string()))
+}
+
+/// The groups, none of them open yet. Nothing of theirs passes to or from a node that was not heard.
+fn open_groups(
+    config: raft::Config,
+    dependencies: raft::Dependencies,
+    transport: &Transport,
+    fence: &Arc<Fence>,
+) -> Groups {
+    let rpc: Arc<dyn Rpc> = Arc::new(GatedRpc {
+        rpc: Arc::clone(&dependencies.rpc),
+        fence: Arc::clone(fence),
+    });
+    let groups = Groups::open(config, raft::Dependencies { rpc, ..dependencies });
     transport.register(ServiceId::FENCE, Arc::clone(fence) as Arc<dyn transport::Service>);
     let gated = GatedService {
         service: groups.clone(),
         fence: Arc::clone(fence),
     };
     transport.register(ServiceId::RAFT, Arc::new(gated));
+    groups
 }
 
 /// The groups that this node leads.

@@ -66,6 +66,11 @@ pub(crate) enum Request {
         /// How long the asker waits, in milliseconds.
         patience: u64,
     },
+    /// From the leader: the replica had acknowledged this entry, and has it no more.
+    Reverted {
+        /// Of the entry.
+        index: u64,
+    },
 }
 
 /// A part of a snapshot's file.

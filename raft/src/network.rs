@@ -21,7 +21,7 @@ use transport::{CallError, Class, Rpc, ServiceId};
 use crate::frame::{self, Answer, Frame, Reply, Request};
 use crate::machine::SnapshotData;
 use crate::transfer;
-use crate::types::{Entry, SnapshotMeta, TypeConfig, Vote};
+use crate::types::{Entry, LogId, SnapshotMeta, TypeConfig, Vote};
 
 type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
 
@@ -70,6 +70,8 @@ pub(crate) struct Peer {
     network: Network,
     target: u64,
     class: Class,
+    /// The last entry that the replica acknowledged to this client.
+    acknowledged: Option<LogId>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -80,6 +82,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             network: self.clone(),
             target,
             class: Class::Log,
+            acknowledged: None,
         }
     }
 
@@ -88,6 +91,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             network: self.clone(),
             target,
             class: Class::Control,
+            acknowledged: None,
         }
     }
 
@@ -96,6 +100,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             network: self.clone(),
             target,
             class: Class::Bulk,
+            acknowledged: None,
         }
     }
 }
@@ -116,6 +121,22 @@ impl Peer {
                 CallError::Unreachable(_) | CallError::Refused(_) => RPCError::Unreachable(Unreachable::new(&error)),
                 CallError::TooLarge(_) | CallError::Busy(_) => RPCError::Network(NetworkError::new(&error)),
             })
+    }
+}
+
+impl Peer {
+    /// Tells a replica that it lost what it had acknowledged: it is to be repaired from the others.
+    async fn reverted(&self, entry: Option<LogId>) -> RPCError<TypeConfig> {
+        let index = entry.map_or(0, |entry| entry.index);
+        let (group, target) = (self.network.group, self.target);
+        tracing::error!(%group, node = target, index, "a replica lost what it had acknowledged");
+        // One that does not answer is told at the next heartbeat.
+        let _ = self
+            .ask(Class::Control, Request::Reverted { index }, RPCTypes::AppendEntries)
+            .await;
+        RPCError::Unreachable(Unreachable::new(&io::Error::other(
+            "the replica lost what it had acknowledged",
+        )))
     }
 }
 
@@ -149,17 +170,27 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         let count = count_that_fits(&rpc.entries);
         let is_part = count < rpc.entries.len();
         rpc.entries.truncate(count);
-        let has_prev = rpc.prev_log_id.is_some();
+        let prev = rpc.prev_log_id;
         let last = rpc.entries.last().map(|entry| entry.log_id);
         match self
             .ask(self.class, Request::Append(rpc), RPCTypes::AppendEntries)
             .await?
         {
-            Answer::Append(AppendEntriesResponse::Success) if is_part => {
-                Ok(AppendEntriesResponse::PartialSuccess(last))
+            Answer::Append(AppendEntriesResponse::Success) => {
+                self.acknowledged = self.acknowledged.max(last).max(prev);
+                Ok(match is_part {
+                    true => AppendEntriesResponse::PartialSuccess(last),
+                    false => AppendEntriesResponse::Success,
+                })
             }
             // openraft takes for granted that only a previous entry can conflict, and would panic.
-            Answer::Append(AppendEntriesResponse::Conflict) if !has_prev => Err(unexpected()),
+            Answer::Append(AppendEntriesResponse::Conflict) if prev.is_none() => Err(unexpected()),
+            // It also takes for granted that what was acknowledged stays. A heartbeat follows the last entry that was.
+            Answer::Append(AppendEntriesResponse::Conflict)
+                if self.class == Class::Control || prev <= self.acknowledged =>
+            {
+                Err(self.reverted(prev).await)
+            }
             Answer::Append(response) => Ok(response),
             _ => Err(unexpected()),
         }
@@ -244,7 +275,7 @@ pub(crate) fn is_well_formed(request: &AppendEntriesRequest<TypeConfig>) -> bool
 }
 
 /// Whether a leader of this vote can have a snapshot of this state, which openraft takes for granted.
-pub(crate) fn may_install(vote: &Vote, meta: &SnapshotMeta, committed: Option<crate::types::LogId>) -> bool {
+pub(crate) fn may_install(vote: &Vote, meta: &SnapshotMeta, committed: Option<LogId>) -> bool {
     let Some(last) = meta.last_log_id else { return false };
     vote.committed
         && last.leader_id.term <= vote.leader_id.term

@@ -80,6 +80,17 @@ impl Inner {
                 self.compare_with_majority(theirs).await;
                 Ok(Answer::Compared)
             }
+            Request::Reverted { index } => {
+                let last = self.raft.metrics().borrow_watched().last_log_index;
+                if last.is_none_or(|last| last < index) {
+                    self.give_up(format!(
+                        "this replica had acknowledged entry {index}, and its log ends before it: the disk is an older image, or \
+                         lost what it had synced"
+                    ))
+                    .await;
+                }
+                Ok(Answer::Compared)
+            }
         }
     }
 
@@ -95,23 +106,26 @@ impl Inner {
             .into_iter()
             .find(|ours| ours.index == majority.index);
         if ours.is_some_and(|ours| ours != majority) {
-            let (disk, group, life) = (
-                Arc::clone(&self.replica.disk),
-                self.replica.group,
-                self.replica.incarnation,
-            );
-            let reason = format!(
-                "the state differs from that of the majority at entry {}",
-                majority.index
-            );
-            let text = reason.clone();
-            // Set before it closes: a restart must not open the wrong rows again.
-            let marked = blocking::run(&*self.replica.pool, move || snapshot::mark(&*disk, group, life, &text));
-            if let Err(error) = marked.await {
-                tracing::error!(%group, error = %error, "the divergence of a replica could not be noted");
-            }
-            self.replica.close_for_repair(&reason);
+            let index = majority.index;
+            self.give_up(format!("the state differs from that of the majority at entry {index}"))
+                .await;
         }
+    }
+
+    /// Closes this replica, for a reason that a restart does not mend: it has to be repaired from the others.
+    async fn give_up(&self, reason: String) {
+        let (disk, group, life) = (
+            Arc::clone(&self.replica.disk),
+            self.replica.group,
+            self.replica.incarnation,
+        );
+        let text = reason.clone();
+        // Set before it closes: a restart must not open the wrong rows again.
+        let marked = blocking::run(&*self.replica.pool, move || snapshot::mark(&*disk, group, life, &text));
+        if let Err(error) = marked.await {
+            tracing::error!(%group, error = %error, "the divergence of a replica could not be noted");
+        }
+        self.replica.close_for_repair(&reason);
     }
 
     fn vote(&self) -> Vote {
