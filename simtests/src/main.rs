@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use clap::Parser;
 use oracle::schedule::{Schedule, shrink};
@@ -38,6 +38,9 @@ struct Cli {
     /// Look for the fewest faults with which the seed still fails.
     #[arg(long)]
     shrink: bool,
+    /// Print the report for another program.
+    #[arg(long, hide = true)]
+    child: bool,
     /// Run each seed twice and compare the histories.
     #[arg(long)]
     twice: bool,
@@ -68,58 +71,87 @@ fn main() -> ExitCode {
     if let (true, Some(seed)) = (cli.shrink, cli.seed) {
         return shrink_seed(schedule.unwrap_or_else(|| atlas(cli.seconds).schedule(seed)));
     }
-    let seeds: Vec<u64> = match cli.seed {
-        Some(seed) => vec![seed],
-        None => (cli.from..cli.from + cli.seeds).collect(),
-    };
-    let queue = Arc::new(Mutex::new(seeds.into_iter()));
-    let totals = Arc::new(Mutex::new(Totals::default()));
-    let workers: Vec<_> = (0..cli.jobs.max(1))
-        .map(|_| {
-            let (queue, totals) = (Arc::clone(&queue), Arc::clone(&totals));
-            let (seconds, trace, twice, schedule) = (cli.seconds, cli.trace, cli.twice, schedule.clone());
-            std::thread::spawn(move || {
-                loop {
-                    let Some(seed) = queue.lock().ok().and_then(|mut queue| queue.next()) else { break };
-                    let plan = Plan {
-                        schedule: schedule.clone().unwrap_or_else(|| atlas(seconds).schedule(seed)),
-                        keep_trace: trace,
-                    };
-                    let mut report = run(plan.clone());
-                    if twice {
-                        let again = run(plan);
-                        if again.hash != report.hash {
-                            let same = report
-                                .checkpoints
-                                .iter()
-                                .zip(&again.checkpoints)
-                                .take_while(|(one, other)| one == other)
-                                .count();
-                            report.violations.push(format!(
-                                "the seed has two histories: {} and {}, the same for {same} thousand events",
-                                report.hash, again.hash
-                            ));
-                            for (one, other) in report.lines.iter().zip(&again.lines) {
-                                if one != other {
-                                    report.violations.push(format!("first difference:\n  {one}\n  {other}"));
-                                    break;
-                                }
-                            }
-                        }
-                    }
-                    if let Ok(mut totals) = totals.lock() {
-                        totals.add(&report, trace);
-                    }
-                }
-            })
-        })
-        .collect();
-    for worker in workers {
-        let _ = worker.join();
+    if let Some(seed) = cli.seed {
+        let plan = Plan {
+            schedule: schedule.unwrap_or_else(|| atlas(cli.seconds).schedule(seed)),
+            keep_trace: cli.trace,
+        };
+        let report = run_once_or_twice(plan, cli.twice);
+        for line in &report.lines {
+            println!("{line}");
+        }
+        let mut totals = Totals::default();
+        totals.add(&report);
+        if cli.child {
+            print!("{}", report.to_text());
+        } else {
+            totals.print();
+        }
+        return if totals.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let totals = totals.lock().map(|totals| totals.clone()).unwrap_or_default();
+    let totals = run_all(&cli);
     totals.print();
     if totals.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Each seed in a process of its own: one that panics in the middle of a simulated world takes only itself down.
+fn run_all(cli: &Cli) -> Totals {
+    let queue = Mutex::new(cli.from..cli.from + cli.seeds);
+    let totals = Mutex::new(Totals::default());
+    std::thread::scope(|scope| {
+        for _ in 0..cli.jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let Some(seed) = queue.lock().ok().and_then(|mut queue| queue.next()) else { break };
+                    let report = in_a_child(seed, cli).unwrap_or_else(|error| Report {
+                        seed,
+                        violations: vec![format!("0: I34: {error}")],
+                        ..Report::default()
+                    });
+                    if let Ok(mut totals) = totals.lock() {
+                        totals.add(&report);
+                    }
+                }
+            });
+        }
+    });
+    totals.into_inner().unwrap_or_default()
+}
+
+fn in_a_child(seed: u64, cli: &Cli) -> Result<Report, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let mut command = std::process::Command::new(program);
+    command.args(["--child", "--seed", &seed.to_string(), "--seconds", &cli.seconds.to_string()]);
+    if cli.twice {
+        command.arg("--twice");
+    }
+    let output = command.output().map_err(|error| error.to_string())?;
+    Report::parse(&String::from_utf8_lossy(&output.stdout)).ok_or_else(|| {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let mut lines = said.lines().skip_while(|line| !line.contains("panicked at"));
+        let panic: Vec<&str> = lines.by_ref().take(2).collect();
+        format!("the run ended with {}: {}", output.status, panic.join(" "))
+    })
+}
+
+fn run_once_or_twice(plan: Plan, twice: bool) -> Report {
+    let mut report = run(plan.clone());
+    if !twice {
+        return report;
+    }
+    let again = run(plan);
+    if again.hash != report.hash {
+        let pairs = report.checkpoints.iter().zip(&again.checkpoints);
+        let same = pairs.take_while(|(one, other)| one == other).count();
+        report.violations.push(format!(
+            "0: the seed has two histories: {} and {}, the same for {same} thousand events",
+            report.hash, again.hash
+        ));
+        if let Some((one, other)) = report.lines.iter().zip(&again.lines).find(|(one, other)| one != other) {
+            report.violations.push(format!("0: the first difference:\n  {one}\n  {other}"));
+        }
+    }
+    report
 }
 
 fn read_schedule(path: &std::path::Path) -> Result<Schedule, String> {
@@ -167,12 +199,7 @@ struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, report: &Report, trace: bool) {
-        if trace {
-            for line in &report.lines {
-                println!("{line}");
-            }
-        }
+    fn add(&mut self, report: &Report) {
         self.seeds += 1;
         self.simulated += report.simulated;
         self.real += report.real;
@@ -185,7 +212,8 @@ impl Totals {
             "seed {} {verdict} hash {} events {} simulated {:.0} s in {:.1} s",
             report.seed, report.hash, report.events, report.simulated, report.real
         );
-        for violation in report.violations.iter().take(8).chain(report.violations.iter().skip(8).rev().take(if std::env::var_os("SIM_ALL").is_some() { 60 } else { 4 })) {
+        let shown = if std::env::var_os("SIM_ALL").is_some() { usize::MAX } else { 8 };
+        for violation in report.violations.iter().take(shown) {
             println!("    {violation}");
         }
         if !report.violations.is_empty() {

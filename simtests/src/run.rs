@@ -50,6 +50,51 @@ pub struct Report {
     pub checkpoints: Vec<(u64, [u8; 8])>,
 }
 
+impl Report {
+    /// Lines for [`Self::parse`]; without what was kept of the trace.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        use std::fmt::Write as _;
+        let mut text = String::new();
+        for violation in &self.violations {
+            let _ = writeln!(text, "@violation\t{}", violation.replace('\n', " / "));
+        }
+        for (name, count) in &self.counts {
+            let _ = writeln!(text, "@count\t{count}\t{name}");
+        }
+        let (seed, hash, events) = (self.seed, &self.hash, self.events);
+        let _ = writeln!(text, "@run\t{seed}\t{hash}\t{events}\t{}\t{}", self.simulated, self.real);
+        text
+    }
+
+    /// What [`Self::to_text`] wrote; `None` where the run did not come to its end.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut report = Self::default();
+        for line in text.lines() {
+            let fields: Vec<&str> = line.split('\t').collect();
+            match fields[..] {
+                ["@violation", text] => report.violations.push(text.to_owned()),
+                ["@count", count, name] => {
+                    report.counts.insert(name.to_owned(), count.parse().ok()?);
+                }
+                ["@run", seed, hash, events, simulated, real] => {
+                    return Some(Self {
+                        seed: seed.parse().ok()?,
+                        hash: hash.to_owned(),
+                        events: events.parse().ok()?,
+                        simulated: simulated.parse().ok()?,
+                        real: real.parse().ok()?,
+                        ..report
+                    });
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+}
+
 /// Nodes of the site.
 pub const NODES: usize = 3;
 
