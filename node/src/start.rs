@@ -52,6 +52,8 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) health: care::Health,
+    pub(crate) reach: placement::reach::Reach,
+    pub(crate) removal: follow::Removal,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -76,6 +78,9 @@ pub enum StartError {
     /// A socket cannot be bound, or the certificate not be used.
     #[error(transparent)]
     Listen(#[from] listen::ListenError),
+    /// The node was removed from its cluster.
+    #[error("{0}")]
+    Removed(String),
     /// The configuration lacks something.
     #[error("configuration: {0}")]
     Configuration(String),
@@ -178,6 +183,8 @@ impl Node {
             clock,
             entropy,
             health: care::Health::default(),
+            reach: placement::reach::Reach::default(),
+            removal: follow::Removal::default(),
             shutdown,
         });
         parts.clone().run(stopper).await
@@ -200,6 +207,11 @@ impl Node {
         tracing::info!("stopped");
     }
 
+    /// Returns, with the reason, when the node is no member of its cluster any more.
+    pub async fn removed(&self) -> String {
+        self.parts.removal.told().await
+    }
+
     /// Returns, with the reason, when the node cannot go on: a sync failed.
     pub async fn failed(&self) -> String {
         care::watch_syncs(&self.parts).await
@@ -213,6 +225,9 @@ impl Parts {
             .await?;
         self.found(&mut tasks).await?;
         follow::renew_members(&self).await;
+        if let Some(reason) = self.removal.reason() {
+            return Err(StartError::Removed(reason));
+        }
         self.transport.register_join(Arc::new(face::Joining(Arc::clone(&self))));
         let placed = follow::placed_here(&self).await;
         for (group, incarnation) in placed {
@@ -229,19 +244,7 @@ impl Parts {
             }
         }
         tasks.spawn(follow::follow_directory(Arc::clone(&self)));
-        let transport = Arc::clone(&self.transport);
-        let reaches: placement::Reaches = Arc::new(move |node| {
-            transport
-                .peers_status()
-                .iter()
-                .any(|peer| peer.node == node && peer.connected)
-        });
-        tasks.spawn(placement::run(
-            self.store.clone(),
-            self.groups.clone(),
-            self.identity.node(),
-            reaches,
-        ));
+        tasks.spawn(placement::run(Arc::clone(&self)));
         care::spawn_all(&self, &mut tasks);
         let mut listeners = JoinSet::new();
         if self.config.has_role(Role::Front) {

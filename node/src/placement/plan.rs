@@ -57,8 +57,7 @@ pub(crate) struct Placement {
 pub(crate) fn plan(picture: &Picture) -> Vec<Placement> {
     let mut load = picture.load();
     let mut placements = Vec::new();
-    // A group without any placement is still being founded.
-    for group in picture.groups.iter().filter(|group| !group.voters.is_empty()) {
+    for group in picture.groups.iter().filter(|group| picture.is_known(group)) {
         let wanted = picture.voters_of(group, &load);
         count(&mut load, &group.voters, &wanted);
         placements.extend(picture.placement(group, &wanted));
@@ -107,6 +106,11 @@ impl Picture {
 
     fn voting(&self, group: &GroupRow) -> BTreeSet<NodeId> {
         self.voting.get(&group.group).cloned().unwrap_or_default()
+    }
+
+    /// Whether enough is known of a group to plan for it. One without any placement is still being founded.
+    fn is_known(&self, group: &GroupRow) -> bool {
+        !group.voters.is_empty() && !self.voting(group).is_empty()
     }
 
     /// Whether those vote that are to.
