@@ -258,7 +258,7 @@ async fn refetch(parts: Arc<Parts>) {
 
 async fn scrub(parts: Arc<Parts>) {
     loop {
-        tokio::time::sleep(SCRUB_EVERY).await;
+        tokio::time::sleep(parts.rhythm.scrub).await;
         match parts.store.blobs().scrub_pass(SCRUB_BYTES_PER_SECOND).await {
             Ok(report) => tracing::info!(checked = report.checked, corrupt = report.corrupt, "scrubbed"),
             Err(error) => tracing::warn!(%error, "scrubbing ended early"),
@@ -269,7 +269,7 @@ async fn scrub(parts: Arc<Parts>) {
 /// Removes blobs that nothing refers to, only while every group of the node is open and well.
 async fn collect(parts: Arc<Parts>) {
     loop {
-        tokio::time::sleep(COLLECT_EVERY).await;
+        tokio::time::sleep(parts.rhythm.collect).await;
         let groups = parts.groups.list();
         let well = groups.iter().all(|group| {
             let status = group.status();
@@ -329,7 +329,7 @@ async fn referenced_by_any(groups: &[Group], blob: BlobId) -> Result<bool, BlobE
 /// Lets the groups that this node leads forget what is past its time.
 async fn prune(parts: Arc<Parts>) {
     loop {
-        tokio::time::sleep(PRUNE_EVERY).await;
+        tokio::time::sleep(parts.rhythm.prune).await;
         for group in parts.groups.list() {
             let id = group.group();
             if id == GroupId::DIRECTORY || !group.is_leader() {
@@ -398,14 +398,8 @@ const BARRIER_PATIENCE: Duration = Duration::from_secs(5);
 const MOVES_LOOK: Duration = Duration::from_millis(200);
 /// Damaged blobs that wait to be fetched.
 const REFETCH_WAITING_MAX: usize = 1024;
-/// Between two scrubs of all blobs.
-const SCRUB_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// How fast blobs are scrubbed: a tenth of what an ordinary disk reads.
 const SCRUB_BYTES_PER_SECOND: u64 = 10 * 1024 * 1024;
-/// Between two collections.
-const COLLECT_EVERY: Duration = Duration::from_secs(3600);
-/// Between two prunings.
-const PRUNE_EVERY: Duration = Duration::from_secs(600);
 /// Rows of one pruning op.
 const PRUNE_ROWS: u32 = 1000;
 /// The pause between two pruning ops.

@@ -1,18 +1,19 @@
 //! Commands that work on this machine: making a node, joining a cluster, running.
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use core_types::{Disk, Entropy, NodeId, SiteId, codec};
+use core_types::{Clock, Disk, Entropy, NodeId, SiteId, codec};
 use ctl::{Exit, Failure};
 use platform::{RealDisk, SystemClock, SystemEntropy};
-use transport::{Authority, JoinError, JoinToken, Joiner, NodeIdentity, NodeKey, Socket, SystemResolver, Tuning};
+use transport::{Authority, JoinError, JoinToken, Joiner, NodeIdentity, NodeKey, Socket};
 
 use crate::config::{Config, ConfigError};
 use crate::face::{JOIN_MESSAGE_BYTES_MAX, JOIN_VERSION, JoinAnswer, JoinRequest, validity};
 use crate::files::{self, FOUNDING, Founding, IDENTITY, SEED, Seed};
+use crate::machine::{Network, SystemNetwork};
 use crate::start::{Node, StartError, advertised};
 
 /// Reads a configuration with the process's environment over it.
@@ -31,37 +32,13 @@ pub fn load_config(path: &Path) -> Result<Config, Failure> {
 /// [`Exit::Exists`] when the data directory belongs to a cluster already.
 pub fn cluster_init(config: &Config, name: &str, site_name: &str, mailbox_groups: u32) -> Result<(), Failure> {
     let disk = open_empty(config)?;
-    let entropy: &dyn Entropy = &SystemEntropy;
-    let now = core_types::Clock::now(&SystemClock);
-    let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error.to_string());
-    let cluster = u128::from_le_bytes(entropy.bytes());
-    let (node, site) = (NodeId(1), SiteId(1));
-    let authority = Authority::create(cluster, validity(now), entropy).map_err(|error| failed(&error))?;
-    let key = NodeKey::generate(entropy).map_err(|error| failed(&error))?;
-    let certificate = authority
-        .issue_node_certificate(&key.public(), site, node, validity(now), entropy)
-        .map_err(|error| failed(&error))?;
-    let address = address_of(config)?;
-    let founding = Founding {
-        cluster,
-        ca_certificate: authority.certificate().to_vec(),
-        ca_key: authority.key().to_vec(),
-        site,
-        site_name: site_name.to_owned(),
-        node_name: name.to_owned(),
-        node_key: key.public(),
-        address: address.clone(),
-        mailbox_groups,
+    let newborn = Newborn {
+        disk: &disk,
+        clock: Arc::new(SystemClock),
+        entropy: &SystemEntropy,
+        address: address_of(config)?,
     };
-    let seed = Seed {
-        nodes: vec![(node, address, key.public())],
-    };
-    let identity = NodeIdentity::new(key, &certificate, authority.certificate()).map_err(|error| failed(&error))?;
-    files::write_value(&disk, FOUNDING, &founding).map_err(|error| failed(&error))?;
-    files::write_value(&disk, SEED, &seed).map_err(|error| failed(&error))?;
-    // Last: a directory with an identity is one that can be run.
-    let bytes = identity.to_bytes().map_err(|error| failed(&error))?;
-    files::write(&disk, IDENTITY, &bytes).map_err(|error| failed(&error))
+    newborn.found_cluster(name, site_name, mailbox_groups)
 }
 
 /// Makes this machine a node of a cluster. Can be repeated with the same token until it succeeds.
@@ -70,52 +47,121 @@ pub fn cluster_init(config: &Config, name: &str, site_name: &str, mailbox_groups
 /// [`Failure`].
 pub async fn node_join(config: &Config, token: &str) -> Result<NodeId, Failure> {
     let disk = open_empty(config)?;
-    let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error.to_string());
-    let token = JoinToken::parse(token).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    // The key is kept before it is shown: a repeated attempt must come with the same one.
-    let key = match files::read(&disk, JOIN_KEY).map_err(|error| failed(&error))? {
-        Some(pkcs8) => NodeKey::from_pkcs8(&pkcs8).map_err(|error| failed(&error))?,
-        None => {
-            let key = NodeKey::generate(&SystemEntropy).map_err(|error| failed(&error))?;
-            files::write(&disk, JOIN_KEY, key.pkcs8()).map_err(|error| failed(&error))?;
-            key
-        }
-    };
-    let request = JoinRequest {
-        node_key: key.public(),
+    let newborn = Newborn {
+        disk: &disk,
+        clock: Arc::new(SystemClock),
+        entropy: &SystemEntropy,
         address: address_of(config)?,
     };
-    let request = codec::encode(JOIN_VERSION, &request, JOIN_MESSAGE_BYTES_MAX).map_err(|error| failed(&error))?;
-    let socket = UdpSocket::bind("[::]:0")
-        .or_else(|_| UdpSocket::bind("0.0.0.0:0"))
-        .map_err(|error| failed(&error))?;
-    socket.set_nonblocking(true).map_err(|error| failed(&error))?;
-    let joiner = Joiner {
-        token,
-        socket: Socket::Std(socket),
-        clock: Arc::new(SystemClock),
-        resolver: Arc::new(SystemResolver),
-        tuning: Tuning::default(),
-    };
-    let answer = transport::join(joiner, request.into(), JOIN_PATIENCE)
-        .await
-        .map_err(|error| {
-            let exit = match &error {
-                JoinError::Unreachable(_) => Exit::Unreachable,
-                JoinError::TokenRefused | JoinError::Refused(_) | JoinError::WrongCluster { .. } => Exit::NotAllowed,
-                JoinError::NoAnswer(_) => Exit::TryAgain,
-                _ => Exit::Failed,
-            };
-            Failure::new(exit, error.to_string())
-        })?;
-    let answer: JoinAnswer =
-        codec::decode(JOIN_VERSION, &answer, JOIN_MESSAGE_BYTES_MAX).map_err(|error| failed(&error))?;
-    let identity = NodeIdentity::new(key, &answer.certificate, &answer.authority).map_err(|error| failed(&error))?;
-    files::write_value(&disk, SEED, &Seed { nodes: answer.nodes }).map_err(|error| failed(&error))?;
-    let bytes = identity.to_bytes().map_err(|error| failed(&error))?;
-    files::write(&disk, IDENTITY, &bytes).map_err(|error| failed(&error))?;
-    files::remove(&disk, JOIN_KEY).map_err(|error| failed(&error))?;
-    Ok(answer.node)
+    let unspecified = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    let socket = SystemNetwork
+        .cluster_socket(unspecified)
+        .or_else(|_| SystemNetwork.cluster_socket(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
+        .map_err(failed)?;
+    newborn.join_cluster(token, socket, &SystemNetwork).await
+}
+
+/// A machine that is about to become a node.
+pub struct Newborn<'a> {
+    /// The empty data directory.
+    pub disk: &'a dyn Disk,
+    /// For the times of certificates.
+    pub clock: Arc<dyn Clock>,
+    /// For keys.
+    pub entropy: &'a dyn Entropy,
+    /// Where the other nodes will reach it, `host:port`.
+    pub address: String,
+}
+
+impl Newborn<'_> {
+    /// Writes down what the first node of a new cluster needs. Its first start founds the cluster.
+    ///
+    /// # Errors
+    /// [`Failure`]; the directory is as empty as before, or can be used for another attempt.
+    pub fn found_cluster(&self, name: &str, site_name: &str, mailbox_groups: u32) -> Result<(), Failure> {
+        let entropy = self.entropy;
+        let now = self.clock.now();
+        let cluster = u128::from_le_bytes(entropy.bytes());
+        let (node, site) = (NodeId(1), SiteId(1));
+        let authority = Authority::create(cluster, validity(now), entropy).map_err(failed)?;
+        let key = NodeKey::generate(entropy).map_err(failed)?;
+        let certificate = authority
+            .issue_node_certificate(&key.public(), site, node, validity(now), entropy)
+            .map_err(failed)?;
+        let founding = Founding {
+            cluster,
+            ca_certificate: authority.certificate().to_vec(),
+            ca_key: authority.key().to_vec(),
+            site,
+            site_name: site_name.to_owned(),
+            node_name: name.to_owned(),
+            node_key: key.public(),
+            address: self.address.clone(),
+            mailbox_groups,
+        };
+        let seed = Seed {
+            nodes: vec![(node, self.address.clone(), key.public())],
+        };
+        let identity = NodeIdentity::new(key, &certificate, authority.certificate()).map_err(failed)?;
+        files::write_value(self.disk, FOUNDING, &founding).map_err(failed)?;
+        files::write_value(self.disk, SEED, &seed).map_err(failed)?;
+        // Last: a directory with an identity is one that can be run.
+        let bytes = identity.to_bytes().map_err(failed)?;
+        files::write(self.disk, IDENTITY, &bytes).map_err(failed)
+    }
+
+    /// Joins the cluster that gave the token. Can be repeated with the same token until it succeeds.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn join_cluster(&self, token: &str, socket: Socket, network: &dyn Network) -> Result<NodeId, Failure> {
+        let token = JoinToken::parse(token).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+        // The key is kept before it is shown: a repeated attempt must come with the same one.
+        let key = match files::read(self.disk, JOIN_KEY).map_err(failed)? {
+            Some(pkcs8) => NodeKey::from_pkcs8(&pkcs8).map_err(failed)?,
+            None => {
+                let key = NodeKey::generate(self.entropy).map_err(failed)?;
+                files::write(self.disk, JOIN_KEY, key.pkcs8()).map_err(failed)?;
+                key
+            }
+        };
+        let request = JoinRequest {
+            node_key: key.public(),
+            address: self.address.clone(),
+        };
+        let request = codec::encode(JOIN_VERSION, &request, JOIN_MESSAGE_BYTES_MAX).map_err(failed)?;
+        let joiner = Joiner {
+            token,
+            socket,
+            clock: Arc::clone(&self.clock),
+            resolver: network.resolver(),
+            tuning: network.tuning(),
+        };
+        let answer = transport::join(joiner, request.into(), JOIN_PATIENCE)
+            .await
+            .map_err(|error| {
+                let exit = match &error {
+                    JoinError::Unreachable(_) => Exit::Unreachable,
+                    JoinError::TokenRefused | JoinError::Refused(_) | JoinError::WrongCluster { .. } => {
+                        Exit::NotAllowed
+                    }
+                    JoinError::NoAnswer(_) => Exit::TryAgain,
+                    _ => Exit::Failed,
+                };
+                Failure::new(exit, error.to_string())
+            })?;
+        let answer: JoinAnswer = codec::decode(JOIN_VERSION, &answer, JOIN_MESSAGE_BYTES_MAX).map_err(failed)?;
+        let identity = NodeIdentity::new(key, &answer.certificate, &answer.authority).map_err(failed)?;
+        files::write_value(self.disk, SEED, &Seed { nodes: answer.nodes }).map_err(failed)?;
+        let bytes = identity.to_bytes().map_err(failed)?;
+        files::write(self.disk, IDENTITY, &bytes).map_err(failed)?;
+        files::remove(self.disk, JOIN_KEY).map_err(failed)?;
+        Ok(answer.node)
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Failed, error.to_string())
 }
 
 /// Runs a node until it is told to stop.

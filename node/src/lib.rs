@@ -10,6 +10,7 @@ mod face;
 mod files;
 mod follow;
 mod listen;
+pub mod machine;
 mod manifests;
 mod members;
 mod metrics;

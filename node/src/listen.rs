@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use smtp::Role;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use wire::{Connection, Limiter, Listening, ServerTls, serve_listener};
 
@@ -97,11 +96,16 @@ impl Binding {
         listeners: &mut JoinSet<()>,
     ) -> Result<(), ListenError> {
         let Some(address) = address else { return Ok(()) };
-        let listener = TcpListener::bind(address).await.map_err(|error| ListenError::Bind {
-            service,
-            address,
-            error,
-        })?;
+        let listener = self
+            .parts
+            .network
+            .listen(address)
+            .await
+            .map_err(|error| ListenError::Bind {
+                service,
+                address,
+                error,
+            })?;
         tracing::debug!(service, %address, "listening");
         let plain_login = match self.parts.config.plain_login {
             PlainLogin::Loopback => wire::PlainLogin::Loopback,

@@ -1,27 +1,26 @@
 //! Starting a node, in order, and stopping it in the other.
 
 use std::collections::BTreeSet;
-use std::net::UdpSocket;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blobstore::{BlobConfig, BlobService, BlobStore, Fetcher, Manifest, Repairer, Replicator};
-use core_types::{BlockingPool, Clock, Disk, Entropy, GroupId, Incarnation, KvEngine, NodeId};
+use blobstore::{BlobService, BlobStore, Fetcher, Manifest, Repairer, Replicator};
+use core_types::{Clock, Disk, Entropy, GroupId, Incarnation, KvEngine, NodeId};
 use directory::{Directory, OpIds, PasswordCost};
 use mailstore::MailStore;
-use platform::{LockError, RealDisk, SystemClock, SystemEntropy, TokioPool};
+use platform::LockError;
 use raft::consensus::Consensus;
-use raft::index::SledEngine;
 use raft::log::{LogConfig, SharedLog};
 use raft::{Group, Groups};
 use state::{DirectoryOp, MachineKind, Outcome, Refusal};
 use tokio::task::JoinSet;
-use transport::{NodeIdentity, Rpc, ServiceId, Socket, SystemResolver, Transport, Tuning};
+use transport::{NodeIdentity, Rpc, ServiceId, Transport};
 use wire::{Shutdown, Stopper};
 
 use crate::config::{Config, Role};
 use crate::files::{self, FOUNDING, Founding, IDENTITY, SEED, Seed};
+use crate::machine::{Machine, Network, Rhythm};
 use crate::manifests::Manifests;
 use crate::members::Members;
 use crate::{care, face, follow, listen, manifests, metrics, placement, tls};
@@ -51,6 +50,8 @@ pub(crate) struct Parts {
     pub(crate) manifests: Manifests,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) network: Arc<dyn Network>,
+    pub(crate) rhythm: Rhythm,
     pub(crate) health: care::Health,
     pub(crate) reach: placement::reach::Reach,
     pub(crate) removal: follow::Removal,
@@ -87,37 +88,63 @@ pub enum StartError {
 }
 
 impl Node {
-    /// Starts a node and returns when it takes connections. Needs a multi-threaded tokio runtime.
+    /// Starts a node on this computer, with its admin socket and metrics, and returns when it takes connections. Needs a
+    /// multi-threaded tokio runtime.
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let disk = open_data_dir(&config.data_dir).await?;
-        let data_dir = disk.root().to_owned();
-        let disk: Arc<dyn Disk> = Arc::new(disk);
-        let pool: Arc<dyn BlockingPool> = Arc::new(TokioPool::new(tokio::runtime::Handle::current()));
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-        let identity = load_identity(disk.as_ref(), &data_dir)?;
-        let node = identity.node();
-        tracing::info!(%node, data_dir = %data_dir.display(), "starting");
+        tracing::info!(data_dir = %config.data_dir.display(), "starting");
+        let machine = Machine::of_this_computer(&config).await?;
+        let mut node = Self::start_on(config, machine).await?;
+        metrics::bind(&node.parts, &mut node.listeners).await?;
+        face::bind_socket(&node.parts, &mut node.listeners).await?;
+        tracing::info!(node = %node.parts.identity.node(), "serving");
+        Ok(node)
+    }
 
-        let engine = open_index(&config, &data_dir)?;
+    /// Starts a node on any machine, and returns when it takes connections of mail programs and other nodes. There is no
+    /// admin socket: see [`Self::admin`].
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start_on(config: Config, machine: Machine) -> Result<Self, StartError> {
+        let Machine {
+            disk,
+            pool,
+            clock,
+            entropy,
+            engine,
+            network,
+            scale,
+        } = machine;
+        let identity = load_identity(disk.as_ref(), &config.data_dir)?;
+        let node = identity.node();
         let log = SharedLog::open(
             Arc::clone(&disk),
             Arc::clone(&pool),
             entropy.as_ref(),
-            LogConfig::new(node),
+            LogConfig {
+                segment_bytes: scale.log_segment_bytes,
+                ..LogConfig::new(node)
+            },
         )
         .map_err(|error| StartError::Storage("log", error.to_string()))?;
         let seed: Option<Seed> =
             files::read_value(disk.as_ref(), SEED).map_err(|error| StartError::File(error.to_string()))?;
         let members = Arc::new(Members::of_seed(&seed.unwrap_or(Seed { nodes: Vec::new() })));
-        let transport = Arc::new(start_transport(&config, &identity, &members, &clock, &entropy)?);
+        let transport = Arc::new(start_transport(
+            &config,
+            &identity,
+            &members,
+            &clock,
+            &entropy,
+            network.as_ref(),
+        )?);
         let rpc: Arc<dyn Rpc> = Arc::clone(&transport) as Arc<dyn Rpc>;
 
         let groups = Groups::open(
-            raft::Config::new(node),
+            (scale.raft)(node),
             raft::Dependencies {
                 disk: Arc::clone(&disk),
                 pool: Arc::clone(&pool),
@@ -127,14 +154,9 @@ impl Node {
             },
         );
         transport.register(ServiceId::RAFT, Arc::new(groups.clone()));
-        let blobs = BlobStore::open(
-            BlobConfig::default(),
-            Arc::clone(&disk),
-            Arc::clone(&pool),
-            Arc::clone(&entropy),
-        )
-        .await
-        .map_err(|error| StartError::Storage("blobs", error.to_string()))?;
+        let blobs = BlobStore::open(scale.blobs, Arc::clone(&disk), Arc::clone(&pool), Arc::clone(&entropy))
+            .await
+            .map_err(|error| StartError::Storage("blobs", error.to_string()))?;
         transport.register(ServiceId::BLOB, Arc::new(BlobService::new(blobs.clone())));
         let manifest = Manifest::open(Arc::clone(&disk), Arc::clone(&pool))
             .await
@@ -182,12 +204,32 @@ impl Node {
             manifests: Manifests::default(),
             clock,
             entropy,
+            network,
+            rhythm: scale.care,
             health: care::Health::default(),
             reach: placement::reach::Reach::default(),
             removal: follow::Removal::default(),
             shutdown,
         });
         parts.clone().run(stopper).await
+    }
+
+    /// The node as its administrator sees it.
+    #[must_use]
+    pub fn admin(&self) -> Arc<dyn admin::Node> {
+        Arc::new(face::Face(Arc::clone(&self.parts)))
+    }
+
+    /// The mail store of this node.
+    #[must_use]
+    pub fn store(&self) -> MailStore {
+        self.parts.store.clone()
+    }
+
+    /// The replicas of this node.
+    #[must_use]
+    pub fn groups(&self) -> Groups {
+        self.parts.groups.clone()
     }
 
     /// Stops the node: no new connections, those under way end, leaders hand over, everything is synced.
@@ -251,9 +293,6 @@ impl Parts {
             let tls = tls::server_tls(&self.config, self.disk.as_ref()).map_err(listen::ListenError::from)?;
             listen::bind_all(&self, &tls, &mut listeners).await?;
         }
-        metrics::bind(&self, &mut listeners).await?;
-        face::bind_socket(&self, &mut listeners).await?;
-        tracing::info!(node = %self.identity.node(), "serving");
         Ok(Node {
             parts: self,
             stopper,
@@ -372,34 +411,10 @@ impl Parts {
     }
 }
 
-/// Opens the data directory. After a kill -9 the last thread of the dead process may hold the lock a moment longer than
-/// the process is seen: so the lock is tried for a while.
-async fn open_data_dir(data_dir: &Path) -> Result<RealDisk, LockError> {
-    let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
-    loop {
-        match RealDisk::open(data_dir) {
-            Err(LockError::InUse(_)) if tokio::time::Instant::now() < deadline => {
-                tokio::time::sleep(LOCK_LOOK).await;
-            }
-            opened => return opened,
-        }
-    }
-}
-
 fn load_identity(disk: &dyn Disk, data_dir: &Path) -> Result<NodeIdentity, StartError> {
     let bytes = files::read(disk, IDENTITY).map_err(|error| StartError::File(error.to_string()))?;
     let bytes = bytes.ok_or_else(|| StartError::NoIdentity(data_dir.display().to_string()))?;
     NodeIdentity::from_bytes(&bytes).map_err(|error| StartError::File(format!("{IDENTITY}: {error}")))
-}
-
-fn open_index(config: &Config, data_dir: &Path) -> Result<Arc<dyn KvEngine>, StartError> {
-    let cache_bytes = config.index_cache_mib.saturating_mul(1024 * 1024);
-    let (engine, aside) = SledEngine::open_or_set_aside(&data_dir.join("index"), cache_bytes)
-        .map_err(|error| StartError::Storage("index", error.to_string()))?;
-    if let Some(aside) = aside {
-        tracing::error!(path = %aside.directory.display(), reason = aside.reason, "the index was damaged and is rebuilt");
-    }
-    Ok(Arc::new(engine))
 }
 
 fn start_transport(
@@ -408,22 +423,22 @@ fn start_transport(
     members: &Arc<Members>,
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
+    network: &dyn Network,
 ) -> Result<Transport, StartError> {
     let address = config
         .listen
         .cluster
         .ok_or_else(|| StartError::Configuration("listen.cluster names no address".to_owned()))?;
-    let socket = UdpSocket::bind(address).map_err(|error| StartError::Cluster(format!("{address}: {error}")))?;
-    socket
-        .set_nonblocking(true)
-        .map_err(|error| StartError::Cluster(error.to_string()))?;
+    let socket = network
+        .cluster_socket(address)
+        .map_err(|error| StartError::Cluster(format!("{address}: {error}")))?;
     let transport = transport::Config {
         identity: identity.clone(),
-        socket: Socket::Std(socket),
+        socket,
         clock: Arc::clone(clock),
         entropy: Arc::clone(entropy),
-        resolver: Arc::new(SystemResolver),
-        tuning: Tuning::default(),
+        resolver: network.resolver(),
+        tuning: network.tuning(),
     };
     Transport::start(transport, Arc::clone(members) as Arc<dyn transport::Peers>)
         .map_err(|error| StartError::Cluster(error.to_string()))
@@ -452,7 +467,3 @@ pub(crate) fn others(node: NodeId, nodes: &[NodeId]) -> impl Iterator<Item = Nod
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a leader may take to hand over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
-/// How long the lock of the data directory is waited for.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-/// Between two attempts at the lock.
-const LOCK_LOOK: Duration = Duration::from_millis(50);

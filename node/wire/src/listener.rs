@@ -32,6 +32,13 @@ impl Listener for tokio::net::TcpListener {
     }
 }
 
+#[async_trait]
+impl Listener for Box<dyn Listener> {
+    async fn accept(&mut self) -> io::Result<(BoxStream, SocketAddr)> {
+        self.as_mut().accept().await
+    }
+}
+
 /// Accepts until the node stops, then waits for the connections under way, a few seconds at most.
 ///
 /// `busy` is said to a client for whom there is no room (`421 ...`, `* BYE ...`), in clear listeners only.
