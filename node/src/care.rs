@@ -11,27 +11,74 @@ use mailstore::MailStore;
 use raft::Group;
 use raft::consensus::Consensus;
 use state::{GroupOp, MailboxOp, Outcome};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use transport::Rpc;
 
+use crate::report::BlobReport;
 use crate::start::{Parts, leads, others};
 
 /// What the passes found last.
 #[derive(Debug, Default)]
-pub(crate) struct Health(Mutex<Found>);
+pub(crate) struct Health {
+    found: Mutex<Found>,
+    /// Somebody wants all blobs to be looked at now.
+    again: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Found {
     repairs: BTreeMap<GroupId, RepairReport>,
     manifest_gaps: BTreeSet<GroupId>,
     not_opened: BTreeMap<GroupId, String>,
+    /// What a group that is led here waits for before it goes on towards its plan.
+    waits: BTreeMap<GroupId, String>,
+    rounds_begun: u64,
+    rounds_done: u64,
 }
 
 impl Health {
     fn lock(&self) -> MutexGuard<'_, Found> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has all blobs looked at now.
+    pub(crate) fn look_again(&self) {
+        self.again.notify_one();
+    }
+
+    /// Passes over all blobs that have ended, and the number of the next one to begin.
+    pub(crate) fn rounds(&self) -> (u64, u64) {
+        let found = self.lock();
+        (found.rounds_done, found.rounds_begun + 1)
+    }
+
+    fn round_begins(&self) {
+        self.lock().rounds_begun += 1;
+    }
+
+    fn round_ends(&self) {
+        let mut found = self.lock();
+        found.rounds_done = found.rounds_begun;
+    }
+
+    /// What the last pass over a group's blobs found.
+    pub(crate) fn last_pass(&self, group: GroupId) -> Option<BlobReport> {
+        self.lock().repairs.get(&group).map(BlobReport::from)
+    }
+
+    /// Notes what a group waits for; `None` when for nothing.
+    pub(crate) fn waits(&self, group: GroupId, what: Option<String>) {
+        let mut found = self.lock();
+        match what {
+            Some(what) => found.waits.insert(group, what),
+            None => found.waits.remove(&group),
+        };
+    }
+
+    pub(crate) fn waiting(&self, group: GroupId) -> Option<String> {
+        self.lock().waits.get(&group).cloned()
     }
 
     pub(crate) fn manifest_gap(&self, group: GroupId) {
@@ -120,16 +167,17 @@ impl References for GroupReferences {
     }
 }
 
-/// Sees to it that this node has every blob that its groups refer to, and says so in the log once it does for the first
-/// time; the group's leader also sees to the other voters.
+/// Sees to it that this node has every blob that its groups refer to, and says so in the log where that is waited for; the group's leader also sees to the other voters.
 async fn repair(parts: Arc<Parts>) {
     loop {
         let began = Instant::now();
         let seen = what_moves(&parts);
         let mut soon = false;
+        parts.health.round_begins();
         for group in parts.groups.list() {
             soon |= repair_group(&parts, &group).await;
         }
+        parts.health.round_ends();
         // A pass looks at every blob: it is to cost a small part of the time, however many there are.
         let pause = if soon {
             REPAIR_SOON
@@ -138,6 +186,7 @@ async fn repair(parts: Arc<Parts>) {
         };
         tokio::select! {
             biased;
+            () = parts.health.again.notified() => {}
             () = tokio::time::sleep(pause) => {}
             () = moved_from(&parts, seen) => {}
         }
@@ -161,13 +210,17 @@ async fn repair_group(parts: &Arc<Parts>, group: &Group) -> bool {
         .query(id, |view| state::group::Reader::new(view).replica(node))
         .await;
     let Ok(recorded) = recorded else { return false };
-    // The first time, the state here has to be the whole one before it can say which blobs are needed.
-    let first = recorded.caught_up == 0;
-    if first && group.read_barrier(BARRIER_PATIENCE).await.is_err() {
+    let is_voter = membership.voters.contains(&node);
+    // A voter says so anew under each membership: whoever voted before it may then let its blobs go.
+    let due = recorded.caught_up == 0
+        || (is_voter && recorded.caught_up < membership.index)
+        || (!is_voter && is_to_vote(parts, id).await);
+    // The state here has to be the whole one before it can say which blobs are needed.
+    if due && group.read_barrier(BARRIER_PATIENCE).await.is_err() {
         return true;
     }
     let applied = group.status().applied.unwrap_or(0);
-    let mut soon = first;
+    let mut soon = due;
     let mut whole = true;
     if id != GroupId::DIRECTORY {
         let references = GroupReferences {
@@ -192,7 +245,7 @@ async fn repair_group(parts: &Arc<Parts>, group: &Group) -> bool {
             }
         }
     }
-    if first && whole && applied > 0 {
+    if due && whole && applied > 0 {
         let op = GroupOp::CaughtUp {
             replica: node,
             index: applied,
@@ -202,6 +255,12 @@ async fn repair_group(parts: &Arc<Parts>, group: &Group) -> bool {
         }
     }
     soon
+}
+
+/// Whether the plan wants this node to vote in a group.
+async fn is_to_vote(parts: &Parts, group: GroupId) -> bool {
+    let row = parts.store.directory().query(|reader| reader.group(group)).await;
+    row.is_ok_and(|row| row.is_some_and(|row| row.voters.contains(&parts.identity.node())))
 }
 
 /// What makes a repair pass worth while when it changes: groups, memberships, and who is connected.

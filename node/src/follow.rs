@@ -1,26 +1,113 @@
-//! Following the directory: who the members are, and which groups have a replica here.
+//! Following the directory: who the members are, which groups have a replica here, and whether this node is a member at all.
+//!
+//! A node that was removed hears it from the directory, if it still gets that entry, or from all others, who call it a stranger.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use core_types::{GroupId, Incarnation};
 use state::{Effect, MachineKind};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::files::{self, SEED};
+use crate::placement::Known;
+use crate::report;
 use crate::start::Parts;
+
+/// Between two looks at what the others say.
+const MEMBERSHIP_LOOK: Duration = Duration::from_secs(1);
+/// How long most others have to call this node a stranger.
+const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether this node is no member of its cluster any more, and why.
+#[derive(Debug, Default)]
+pub(crate) struct Removal(watch::Sender<Option<String>>);
+
+impl Removal {
+    fn tell(&self, reason: String) {
+        self.0.send_if_modified(|told| {
+            let is_first = told.is_none();
+            if is_first {
+                tracing::error!(reason, "the node serves no more");
+                *told = Some(reason);
+            }
+            is_first
+        });
+    }
+
+    pub(crate) fn reason(&self) -> Option<String> {
+        self.0.borrow().clone()
+    }
+
+    /// Returns, with the reason, once the node is no member.
+    pub(crate) async fn told(&self) -> String {
+        let mut told = self.0.subscribe();
+        let reason = told
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            // It is not told any more.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Hears from the other nodes that this one is a stranger. One that has just joined is a stranger for a moment to those that
+/// do not know it yet, and a lone one to nobody: only most others, for a while, while nobody is connected, are believed.
+pub(crate) async fn watch_membership(parts: Arc<Parts>) {
+    let mut since = None;
+    loop {
+        tokio::time::sleep(MEMBERSHIP_LOOK).await;
+        let this = parts.identity.node();
+        let others = parts
+            .members
+            .seed()
+            .nodes
+            .iter()
+            .filter(|(node, ..)| *node != this)
+            .count();
+        let peers = parts.transport.peers_status();
+        let refusing = peers.iter().filter(|peer| peer.refuses_as_stranger).count();
+        if others == 0 || refusing * 2 <= others || peers.iter().any(|peer| peer.connected) {
+            since = None;
+            continue;
+        }
+        if since.get_or_insert_with(Instant::now).elapsed() >= STRANGER_PATIENCE {
+            parts.removal.tell(format!(
+                "node {this} is no member of the cluster any more: {refusing} of {others} other nodes say so"
+            ));
+        }
+    }
+}
 
 /// Takes over the members from the directory, and remembers them for the next start.
 pub(crate) async fn renew_members(parts: &Arc<Parts>) {
     let read = parts
         .store
         .directory()
-        .query(|reader| Ok((reader.nodes()?, reader.join_tokens()?)))
+        .query(|reader| {
+            let removed = reader.removed_node(parts.identity.node())?;
+            Ok((reader.nodes()?, reader.join_tokens()?, removed))
+        })
         .await;
-    let (nodes, tokens) = match read {
+    let (nodes, tokens, removed) = match read {
         Ok(read) => read,
         Err(error) => return tracing::warn!(%error, "the members could not be read"),
     };
+    if let Some(row) = removed {
+        let (node, name) = (row.node, row.name);
+        parts
+            .removal
+            .tell(format!("node {node} ({name}) was removed from the cluster"));
+        // Whom it knows, it goes on knowing: it may have to hand in what it accepted while it was cut off.
+        return;
+    }
     if parts.members.renew(&nodes, &tokens, parts.clock.now()) {
         parts.transport.peers_changed();
         if let Err(error) = files::write_value(parts.disk.as_ref(), SEED, &parts.members.seed()) {
@@ -45,6 +132,42 @@ pub(crate) async fn placed_here(parts: &Arc<Parts>) -> Vec<(GroupId, Incarnation
         .collect()
 }
 
+/// Removes the replicas of groups that have let this node go. Nothing of a group is touched while it may still count on the
+/// replica, or when nobody can say so.
+async fn leave_groups(parts: &Arc<Parts>) {
+    let node = parts.identity.node();
+    let is_left = |known: &Known, group: &raft::Group| {
+        let row = known.groups.iter().find(|row| row.group == group.group())?;
+        let is_placed = row.voters.contains(&node) || row.learners.contains(&node);
+        let is_other = row.group == GroupId::DIRECTORY || row.incarnation != group.incarnation();
+        (!is_placed && !is_other).then(|| row.clone())
+    };
+    let Ok(known) = Known::read(parts).await else { return };
+    let left: Vec<_> = parts
+        .groups
+        .list()
+        .into_iter()
+        .filter(|group| is_left(&known, group).is_some())
+        .collect();
+    if left.is_empty() {
+        return;
+    }
+    let Ok(newest) = Known::read_newest(parts).await else {
+        return;
+    };
+    for group in left {
+        let Some(row) = is_left(&newest, &group) else { continue };
+        // Its own word is old: whoever has left is told nothing any more.
+        if !report::has_left(parts, row.group, node, &row.voters).await {
+            continue;
+        }
+        tracing::info!(group = %row.group, "the group has no replica here any more");
+        if let Err(error) = parts.groups.remove_group(row.group, row.incarnation).await {
+            tracing::warn!(group = %row.group, %error, "the replica was not removed whole");
+        }
+    }
+}
+
 /// Follows the directory for ever.
 pub(crate) async fn follow_directory(parts: Arc<Parts>) {
     let mut tasks = JoinSet::new();
@@ -53,6 +176,7 @@ pub(crate) async fn follow_directory(parts: Arc<Parts>) {
     };
     loop {
         renew_members(&parts).await;
+        leave_groups(&parts).await;
         for (group, incarnation) in placed_here(&parts).await {
             if parts.groups.group(group).is_none()
                 && let Err(error) = parts

@@ -17,6 +17,7 @@ mod metrics;
 mod placement;
 pub mod quickstart;
 pub mod recover;
+mod report;
 mod start;
 mod tls;
 

@@ -86,7 +86,10 @@ impl Known {
         let is_forced = |duty: &NodeDuty| matches!(duty, NodeDuty::Leaving { forced: true, .. });
         let forced = self.duties.iter().filter(|(_, duty)| is_forced(duty));
         // Nothing is to be had from those that were removed.
-        forced.map(|(node, _)| *node).chain(self.removed.iter().copied()).collect()
+        forced
+            .map(|(node, _)| *node)
+            .chain(self.removed.iter().copied())
+            .collect()
     }
 
     fn group(&self, group: GroupId) -> Option<&GroupRow> {
@@ -99,7 +102,11 @@ fn replace_after(setting: Option<&str>) -> Option<Duration> {
     match setting {
         None => Some(REPLACE_AFTER),
         Some("never") => None,
-        Some(text) => Some(text.parse().map_or(REPLACE_AFTER, Duration::from_secs).max(REPLACE_AFTER_MIN)),
+        Some(text) => Some(
+            text.parse()
+                .map_or(REPLACE_AFTER, Duration::from_secs)
+                .max(REPLACE_AFTER_MIN),
+        ),
     }
 }
 
@@ -212,7 +219,9 @@ async fn write_plan(parts: &Parts, known: &Known) -> Result<(), String> {
     }
     let known = Known::read_newest(parts).await?;
     for placement in plan::plan(&picture(parts, &known)) {
-        let Some(row) = known.group(placement.group) else { continue };
+        let Some(row) = known.group(placement.group) else {
+            continue;
+        };
         let (voters, learners) = (placement.voters, placement.learners);
         tracing::info!(group = %row.group, ?voters, ?learners, "placement planned");
         let op = DirectoryOp::ChangePlacement {

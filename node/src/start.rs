@@ -23,7 +23,7 @@ use crate::files::{self, FOUNDING, Founding, IDENTITY, SEED, Seed};
 use crate::machine::{Machine, Network, Rhythm};
 use crate::manifests::Manifests;
 use crate::members::Members;
-use crate::{care, face, follow, listen, manifests, metrics, placement, tls};
+use crate::{care, face, follow, listen, manifests, metrics, placement, report, tls};
 
 /// A running node.
 pub struct Node {
@@ -286,6 +286,9 @@ impl Parts {
             }
         }
         tasks.spawn(follow::follow_directory(Arc::clone(&self)));
+        tasks.spawn(follow::watch_membership(Arc::clone(&self)));
+        self.transport
+            .register(ServiceId::REPORT, Arc::new(report::Reporting(Arc::clone(&self))));
         tasks.spawn(placement::run(Arc::clone(&self)));
         care::spawn_all(&self, &mut tasks);
         let mut listeners = JoinSet::new();

@@ -122,8 +122,8 @@ impl Picture {
     fn voters_of(&self, group: &GroupRow, load: &Load) -> BTreeSet<NodeId> {
         let voting = self.voting(group);
         // Whoever does not vote yet and cannot be reached or is to leave is not waited for: another one is taken.
-        let is_hopeless = |member: &Member| !voting.contains(&member.node) && !(member.reachable && member.is_fit());
-        let known = |node: &NodeId| self.member(*node).is_some_and(|member| !is_hopeless(member));
+        let may_be_had = |member: &Member| voting.contains(&member.node) || (member.reachable && member.is_fit());
+        let known = |node: &NodeId| self.member(*node).is_some_and(may_be_had);
         let mut voters: BTreeSet<NodeId> = group.voters.iter().copied().filter(known).collect();
         // Who votes now goes on where what should have come instead does not come.
         let returning = voting
@@ -223,7 +223,9 @@ impl Picture {
             // The directory last: all others depend on it.
             for group in self.groups.iter().rev() {
                 let voters: BTreeSet<NodeId> = group.voters.iter().copied().collect();
-                let all_well = voters.iter().all(|node| usable.iter().any(|member| member.node == *node));
+                let all_well = voters
+                    .iter()
+                    .all(|node| usable.iter().any(|member| member.node == *node));
                 let in_scope = self.scope(group).any(|member| member.node == empty);
                 let fits = voters.contains(&full) && !voters.contains(&empty) && in_scope;
                 if fits && all_well && voters.len() >= VOTERS && !self.pinned.contains(&group.group) {

@@ -71,7 +71,10 @@ pub(crate) fn next(scene: &Scene) -> Step {
         voters.remove(&out);
         return Step::Voters(voters);
     }
-    let staying = scene.voting.intersection(&scene.wanted).find(|node| scene.reachable.contains(node));
+    let staying = scene
+        .voting
+        .intersection(&scene.wanted)
+        .find(|node| scene.reachable.contains(node));
     match staying {
         Some(to) => Step::HandOver(*to),
         // The only voter: it leads until the new one can.
@@ -186,7 +189,9 @@ mod tests {
     fn whatever_was_planned_is_reached_with_never_fewer_than_three() {
         for number in 0..1000_u64 {
             let pick = |salt: u64| -> BTreeSet<NodeId> {
-                (0..3).map(|at| NodeId(1 + (number / (1 + salt * 3 + at) + at * (salt + 2)) % 7)).collect()
+                (0..3)
+                    .map(|at| NodeId(1 + (number / (1 + salt * 3 + at) + at * (salt + 2)) % 7))
+                    .collect()
             };
             let (voting, wanted) = (pick(0), pick(1));
             if voting.len() < 3 || wanted.len() < 3 {

@@ -34,6 +34,8 @@ impl ServiceId {
     pub const STORE: Self = Self(3);
     /// Joining; the only one that a holder of a mere join token may ask.
     pub const JOIN: Self = Self(4);
+    /// The crate `node`: what a node says of its replicas, for administrators.
+    pub const REPORT: Self = Self(5);
 }
 
 /// Requests to other nodes. In production QUIC; tests and simulations have others.

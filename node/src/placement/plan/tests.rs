@@ -104,7 +104,10 @@ const LEAVING: NodeDuty = NodeDuty::Leaving {
 
 fn places(picture: &Picture) -> Vec<usize> {
     let load = picture.load();
-    let usable = picture.members.iter().filter(|member| member.is_fit() && member.reachable);
+    let usable = picture
+        .members
+        .iter()
+        .filter(|member| member.is_fit() && member.reachable);
     usable.map(|member| load[&member.node]).collect()
 }
 
@@ -126,7 +129,10 @@ fn a_larger_site_spreads_its_voters_and_everybody_else_follows() {
     let moves = rest(&mut seven);
     // Fifteen places on seven nodes.
     assert_eq!(places(&seven).iter().sum::<usize>(), 15);
-    assert!(places(&seven).iter().all(|places| (2..=3).contains(places)), "{seven:?}");
+    assert!(
+        places(&seven).iter().all(|places| (2..=3).contains(places)),
+        "{seven:?}"
+    );
     assert_eq!(moves, 8, "three nodes had five places each, and keep seven of them");
     for row in &seven.groups {
         assert_eq!(row.voters.len() + row.learners.len(), 7);
@@ -155,10 +161,14 @@ fn a_node_that_cannot_be_reached_is_not_chosen_and_is_not_replaced_at_once() {
 fn a_dead_voter_is_replaced_only_where_a_majority_is_there() {
     let mut picture = settled(vec![group(1, &[1, 2, 3], &[4])], (1..=4).map(member).collect());
     for node in [2, 3] {
-        change(&mut picture, node, |member| (member.reachable, member.dead) = (false, true));
+        change(&mut picture, node, |member| {
+            (member.reachable, member.dead) = (false, true)
+        });
     }
     assert_eq!(plan(&picture), []);
-    change(&mut picture, 3, |member| (member.reachable, member.dead) = (true, false));
+    change(&mut picture, 3, |member| {
+        (member.reachable, member.dead) = (true, false)
+    });
     assert_eq!(
         plan(&picture),
         [Placement {
@@ -182,7 +192,10 @@ fn a_drained_nodes_places_go_to_its_heir_and_only_by_force_to_nobody() {
     };
     change(&mut picture, 2, |member| member.duty = heir);
     rest(&mut picture);
-    assert_eq!((voters(&picture, 1), voters(&picture, 2)), (vec![1, 3, 6], vec![1, 3, 6]));
+    assert_eq!(
+        (voters(&picture, 1), voters(&picture, 2)),
+        (vec![1, 3, 6], vec![1, 3, 6])
+    );
     // It is not taken back before it may be.
     assert!(picture.groups.iter().all(|row| row.learners.contains(&NodeId(2))));
 
@@ -232,7 +245,9 @@ fn a_pinned_group_is_not_moved_to_even_out_but_away_from_the_dead() {
     );
     picture.pinned = (1..=3).map(GroupId).collect();
     assert_eq!(plan(&picture), []);
-    change(&mut picture, 1, |member| (member.reachable, member.dead) = (false, true));
+    change(&mut picture, 1, |member| {
+        (member.reachable, member.dead) = (false, true)
+    });
     rest(&mut picture);
     assert!((1..=3).all(|id| !voters(&picture, id).contains(&1)));
 }
@@ -329,7 +344,10 @@ fn whatever_happens_plans_converge_one_voter_at_a_time_and_never_below_three() {
         rest(&mut picture);
         let fit = picture.members.iter().filter(|member| member.is_fit()).count();
         for row in &picture.groups {
-            let staying = row.voters.iter().filter(|node| picture.member(**node).unwrap().is_fit());
+            let staying = row
+                .voters
+                .iter()
+                .filter(|node| picture.member(**node).unwrap().is_fit());
             assert!(staying.count() >= VOTERS.min(fit), "seed {seed}: {picture:?}");
         }
         if fit >= VOTERS {
