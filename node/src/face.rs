@@ -1,8 +1,10 @@
 //! What the node shows to its administrator and to nodes that want to join.
 
+mod survey;
+
 use std::sync::Arc;
 
-use admin::api::{BlobStatus, DiskStatus, GroupStatus, Health, NodeStatus, Status};
+use admin::api::{self, BlobStatus, DiskStatus, GroupStatus, Health, NodeStatus, Status};
 use admin::{AdminError, Kind};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -175,6 +177,22 @@ impl admin::Node for Face {
             queue,
             checks,
         })
+    }
+
+    async fn groups(&self) -> Result<Vec<api::Group>, AdminError> {
+        survey::groups(&self.0).await
+    }
+
+    async fn departure(&self, node: u64) -> Result<api::Departure, AdminError> {
+        survey::departure(&self.0, node).await
+    }
+
+    async fn agreement(&self) -> Result<api::Agreement, AdminError> {
+        survey::agreement(&self.0).await
+    }
+
+    fn check_setting(&self, name: &str, value: Option<&str>) -> Result<(), AdminError> {
+        survey::check_setting(name, value)
     }
 
     async fn new_join_token(&self) -> Result<([u8; 32], String), AdminError> {

@@ -226,8 +226,12 @@ fn a_group_under_way_is_left_alone_unless_what_it_waits_for_is_lost() {
     change(&mut picture, new, |member| member.reachable = false);
     let other = if new == 4 { 5 } else { 4 };
     rest(&mut picture);
-    // The one that is lost is not waited for; as nobody else is there, node 1 stays for now.
-    assert_eq!(voters(&picture, 1), [1, 2, other]);
+    // The one that is lost is not waited for; as nobody else is there, one of those that leave stays for now.
+    let last = voters(&picture, 1);
+    assert!(
+        last.contains(&2) && last.contains(&other) && !last.contains(&new) && last.len() == 3,
+        "{last:?}"
+    );
 }
 
 #[test]
@@ -341,6 +345,7 @@ fn whatever_happens_plans_converge_one_voter_at_a_time_and_never_below_three() {
         for member in &mut picture.members {
             (member.reachable, member.dead) = (true, false);
         }
+        settle(&mut picture);
         rest(&mut picture);
         let fit = picture.members.iter().filter(|member| member.is_fit()).count();
         for row in &picture.groups {
