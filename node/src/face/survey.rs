@@ -15,9 +15,17 @@ use crate::placement::{Known, REPLACE_AFTER_MIN, REPLACE_AFTER_SETTING};
 use crate::report;
 use crate::start::Parts;
 
+/// The newest that the directory's majority has; what this node has, where there is no majority: that is when people ask.
 async fn known(parts: &Parts) -> Result<Known, AdminError> {
-    let known = Known::read(parts).await;
-    known.map_err(|error| AdminError::new(Kind::Unreachable, error))
+    let unreachable = |error: String| AdminError::new(Kind::Unreachable, error);
+    let known = match Known::read_newest(parts).await {
+        Ok(known) => known,
+        Err(_) => Known::read(parts).await.map_err(unreachable)?,
+    };
+    if known.nodes.is_empty() {
+        return Err(unreachable("this node does not have the directory yet".to_owned()));
+    }
+    Ok(known)
 }
 
 pub(super) async fn groups(parts: &Parts) -> Result<Vec<api::Group>, AdminError> {
