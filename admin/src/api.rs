@@ -54,6 +54,8 @@ pub struct NodeStatus {
     pub state: String,
     /// Microseconds of a round trip, where there is a connection.
     pub rtt_micros: Option<u64>,
+    /// `active`, or `leaving`: it is drained, or being drained.
+    pub duty: String,
 }
 
 /// One group's replica on the answering node.

@@ -263,14 +263,15 @@ async fn is_to_vote(parts: &Parts, group: GroupId) -> bool {
     row.is_ok_and(|row| row.is_some_and(|row| row.voters.contains(&parts.identity.node())))
 }
 
-/// What makes a repair pass worth while when it changes: groups, memberships, and who is connected.
-type Moves = (Vec<(GroupId, u64)>, Vec<NodeId>);
+/// What makes a repair pass worth while when it changes: groups, memberships, who is connected, and who did not take a blob.
+type Moves = (Vec<(GroupId, u64, BTreeSet<NodeId>)>, Vec<NodeId>);
 
 fn what_moves(parts: &Arc<Parts>) -> Moves {
     let groups = parts.groups.list();
     let memberships = groups
         .iter()
-        .map(|group| (group.group(), group.membership().index))
+        .map(Group::status)
+        .map(|status| (status.group, status.membership.index, status.not_taking_blobs))
         .collect();
     let connected = parts
         .transport

@@ -12,7 +12,7 @@ use core_types::codec;
 use core_types::{GroupId, NodeId, SiteId, UnixMillis};
 use raft::Role;
 use serde::{Deserialize, Serialize};
-use state::rows::NodeRow;
+use state::rows::{NodeDuty, NodeRow};
 use state::{DirectoryOp, Outcome};
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
@@ -125,11 +125,17 @@ pub(crate) struct Face(pub(crate) Arc<Parts>);
 impl admin::Node for Face {
     async fn status(&self) -> Result<Status, AdminError> {
         let parts = &self.0;
-        let read = parts
-            .store
-            .directory()
-            .query(|reader| Ok((reader.cluster()?, reader.nodes()?, reader.sites()?)));
-        let (cluster, rows, sites) = read.await?;
+        let read = parts.store.directory().query(|reader| {
+            let rows = reader.nodes()?;
+            let mut leaving = std::collections::BTreeSet::new();
+            for row in &rows {
+                if reader.duty(row.node)? != NodeDuty::Active {
+                    leaving.insert(row.node);
+                }
+            }
+            Ok((reader.cluster()?, rows, reader.sites()?, leaving))
+        });
+        let (cluster, rows, sites, leaving) = read.await?;
         let site_name = |site: SiteId| {
             sites
                 .iter()
@@ -138,7 +144,7 @@ impl admin::Node for Face {
         };
         let nodes: Vec<NodeStatus> = rows
             .iter()
-            .map(|row| self.node_status(row, site_name(row.site)))
+            .map(|row| self.node_status(row, site_name(row.site), leaving.contains(&row.node)))
             .collect();
         let mut groups: Vec<GroupStatus> = Vec::new();
         for group in parts.groups.list() {
@@ -224,7 +230,7 @@ impl admin::Node for Face {
 }
 
 impl Face {
-    fn node_status(&self, row: &NodeRow, site: String) -> NodeStatus {
+    fn node_status(&self, row: &NodeRow, site: String, leaving: bool) -> NodeStatus {
         let peers = self.0.transport.peers_status();
         let peer = peers.iter().find(|peer| peer.node == row.node);
         let state = match peer {
@@ -243,6 +249,7 @@ impl Face {
             address: row.address.clone(),
             state: state.to_owned(),
             rtt_micros: rtt,
+            duty: if leaving { "leaving" } else { "active" }.to_owned(),
         }
     }
 

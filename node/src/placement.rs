@@ -42,7 +42,8 @@ pub(crate) struct Known {
     pub(crate) groups: Vec<GroupRow>,
     pub(crate) pinned: BTreeSet<GroupId>,
     pub(crate) removed: BTreeSet<NodeId>,
-    replace_after: Option<Duration>,
+    /// `None` for never.
+    pub(crate) replace_after: Option<Duration>,
 }
 
 impl Known {

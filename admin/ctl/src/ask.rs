@@ -187,11 +187,12 @@ impl Ask {
                 node.site.clone(),
                 node.address.clone(),
                 node.state.clone(),
+                node.duty.clone(),
                 rtt,
             ]
         };
         output::table(
-            &["NODE", "NAME", "SITE", "ADDRESS", "STATE", "RTT"],
+            &["NODE", "NAME", "SITE", "ADDRESS", "STATE", "DUTY", "RTT"],
             &nodes.iter().map(node).collect::<Vec<_>>(),
             "no nodes",
         );

@@ -199,6 +199,9 @@ class Copies:
             return not last
 
         begin = time.monotonic()
+        if not enough():
+            state = lambda blobs: {key: blobs[key] for key in ("journal_backlog", "under_replicated") if blobs[key]}
+            print(f"        {len(last)} to come: {dict(list(last.items())[:3])}, {[(node, state(self.site.status(node)['blobs'])) for node in among]}", flush=True)
         try:
             wait_for("three copies of each", enough, 30, 0.5)
         except TimeoutError:
