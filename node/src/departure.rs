@@ -93,6 +93,10 @@ fn of_group(departure: &mut api::Departure, reports: &Reports, row: &GroupRow, n
         departure.votes_in.push(group.0);
         if let Some(why) = &leader.waits {
             departure.waits.push(format!("group {group}: {why}"));
+        } else if row.voters.contains(&node) {
+            departure.waits.push(format!(
+                "group {group}: no other node is there yet that can take its place"
+            ));
         }
     } else if !late.is_empty() {
         departure.waits.push(format!(
@@ -232,7 +236,8 @@ mod tests {
         // It is planned to vote again.
         let mut back = known.clone();
         back.groups[0].voters = vec![NodeId(1), NodeId(2), NodeId(3)];
-        assert_eq!(of(&back, &reports(&[1, 3, 4], &[1, 3, 4], &[])).state, "draining");
+        let back = of(&back, &reports(&[1, 3, 4], &[1, 3, 4], &[]));
+        assert_eq!((back.state.as_str(), back.waits.len()), ("draining", 1));
     }
 
     #[test]

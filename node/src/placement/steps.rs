@@ -71,10 +71,17 @@ pub(crate) fn next(scene: &Scene) -> Step {
         voters.remove(&out);
         return Step::Voters(voters);
     }
-    let staying = scene
+    let staying: Vec<NodeId> = scene
         .voting
         .intersection(&scene.wanted)
-        .find(|node| scene.reachable.contains(node));
+        .copied()
+        .filter(|node| scene.reachable.contains(node))
+        .collect();
+    // One that has verified its blobs works: another one may be closed, and could not lead.
+    let staying = staying
+        .iter()
+        .find(|node| scene.verified.contains(node))
+        .or_else(|| staying.first());
     match staying {
         Some(to) => Step::HandOver(*to),
         // The only voter: it leads until the new one can.
@@ -169,6 +176,9 @@ mod tests {
         assert_eq!(next(&all), to(&[1, 2, 4]));
         assert_eq!(next(&scene(1, &[1, 4, 5], &[4, 5, 6], &[6])), Step::HandOver(NodeId(4)));
         assert_eq!(next(&scene(4, &[1, 4, 5], &[4, 5, 6], &[6])), to(&[4, 5, 6]));
+        let mut doubtful = scene(1, &[1, 4, 5], &[4, 5, 6], &[6]);
+        (doubtful.verified, doubtful.forced) = (nodes(&[5]), nodes(&[1]));
+        assert_eq!(next(&doubtful), Step::HandOver(NodeId(5)));
     }
 
     #[test]
