@@ -16,6 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use transport::Rpc;
 
+use crate::follow::Removal;
+use crate::placement::reach::Reach;
 use crate::report::BlobReport;
 use crate::start::{Parts, leads, others};
 
@@ -25,6 +27,10 @@ pub(crate) struct Health {
     found: Mutex<Found>,
     /// Somebody wants all blobs to be looked at now.
     again: Notify,
+    /// For how long nodes have not been reached.
+    pub(crate) reach: Reach,
+    /// Whether this node is a member still.
+    pub(crate) removal: Removal,
 }
 
 #[derive(Debug, Default)]

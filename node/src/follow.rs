@@ -13,8 +13,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::files::{self, SEED};
-use crate::placement::Known;
-use crate::report;
 use crate::start::Parts;
 
 /// Between two looks at what the others say.
@@ -79,7 +77,7 @@ pub(crate) async fn watch_membership(parts: Arc<Parts>) {
             continue;
         }
         if since.get_or_insert_with(Instant::now).elapsed() >= STRANGER_PATIENCE {
-            parts.removal.tell(format!(
+            parts.health.removal.tell(format!(
                 "node {this} is no member of the cluster any more: {refusing} of {others} other nodes say so"
             ));
         }
@@ -91,24 +89,23 @@ pub(crate) async fn renew_members(parts: &Arc<Parts>) {
     let read = parts
         .store
         .directory()
-        .query(|reader| {
-            let removed = reader.removed_node(parts.identity.node())?;
-            Ok((reader.nodes()?, reader.join_tokens()?, removed))
-        })
+        .query(|reader| Ok((reader.nodes()?, reader.join_tokens()?, reader.removed_nodes()?)))
         .await;
     let (nodes, tokens, removed) = match read {
         Ok(read) => read,
         Err(error) => return tracing::warn!(%error, "the members could not be read"),
     };
-    if let Some(row) = removed {
-        let (node, name) = (row.node, row.name);
+    if let Some(row) = removed.iter().find(|row| row.node == parts.identity.node()) {
+        let (node, name) = (row.node, &row.name);
         parts
+            .health
             .removal
             .tell(format!("node {node} ({name}) was removed from the cluster"));
         // Whom it knows, it goes on knowing: it may have to hand in what it accepted while it was cut off.
         return;
     }
-    if parts.members.renew(&nodes, &tokens, parts.clock.now()) {
+    let removed = removed.iter().map(|row| row.node).collect();
+    if parts.members.renew(&nodes, &removed, &tokens, parts.clock.now()) {
         parts.transport.peers_changed();
         if let Err(error) = files::write_value(parts.disk.as_ref(), SEED, &parts.members.seed()) {
             tracing::warn!(%error, "the members were not written down");
@@ -132,42 +129,6 @@ pub(crate) async fn placed_here(parts: &Arc<Parts>) -> Vec<(GroupId, Incarnation
         .collect()
 }
 
-/// Removes the replicas of groups that have let this node go. Nothing of a group is touched while it may still count on the
-/// replica, or when nobody can say so.
-async fn leave_groups(parts: &Arc<Parts>) {
-    let node = parts.identity.node();
-    let is_left = |known: &Known, group: &raft::Group| {
-        let row = known.groups.iter().find(|row| row.group == group.group())?;
-        let is_placed = row.voters.contains(&node) || row.learners.contains(&node);
-        let is_other = row.group == GroupId::DIRECTORY || row.incarnation != group.incarnation();
-        (!is_placed && !is_other).then(|| row.clone())
-    };
-    let Ok(known) = Known::read(parts).await else { return };
-    let left: Vec<_> = parts
-        .groups
-        .list()
-        .into_iter()
-        .filter(|group| is_left(&known, group).is_some())
-        .collect();
-    if left.is_empty() {
-        return;
-    }
-    let Ok(newest) = Known::read_newest(parts).await else {
-        return;
-    };
-    for group in left {
-        let Some(row) = is_left(&newest, &group) else { continue };
-        // Its own word is old: whoever has left is told nothing any more.
-        if !report::has_left(parts, row.group, node, &row.voters).await {
-            continue;
-        }
-        tracing::info!(group = %row.group, "the group has no replica here any more");
-        if let Err(error) = parts.groups.remove_group(row.group, row.incarnation).await {
-            tracing::warn!(group = %row.group, %error, "the replica was not removed whole");
-        }
-    }
-}
-
 /// Follows the directory for ever.
 pub(crate) async fn follow_directory(parts: Arc<Parts>) {
     let mut tasks = JoinSet::new();
@@ -176,7 +137,6 @@ pub(crate) async fn follow_directory(parts: Arc<Parts>) {
     };
     loop {
         renew_members(&parts).await;
-        leave_groups(&parts).await;
         for (group, incarnation) in placed_here(&parts).await {
             if parts.groups.group(group).is_none()
                 && let Err(error) = parts

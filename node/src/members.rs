@@ -33,16 +33,21 @@ impl Members {
         }))
     }
 
-    /// Takes over what the directory says. Returns whether a node or its address changed. An empty directory says
-    /// nothing: this node is still to be told.
-    pub(crate) fn renew(&self, nodes: &[NodeRow], tokens: &[JoinTokenRow], now: UnixMillis) -> bool {
+    /// Takes over what the directory says. Returns whether a node or its address changed.
+    ///
+    /// The directory here may be old, even that of the cluster's first day: whoever is not in it is forgotten only when it was
+    /// removed. A new node would otherwise refuse those from whom it gets the rest.
+    pub(crate) fn renew(
+        &self,
+        nodes: &[NodeRow],
+        removed: &BTreeSet<NodeId>,
+        tokens: &[JoinTokenRow],
+        now: UnixMillis,
+    ) -> bool {
         if nodes.is_empty() {
             return false;
         }
-        let nodes: BTreeMap<_, _> = nodes
-            .iter()
-            .map(|row| (row.node, (row.address.clone(), row.key)))
-            .collect();
+        let rows = nodes.iter().map(|row| (row.node, (row.address.clone(), row.key)));
         // A spent token stays good for its holder until it expires: its answer may have been lost.
         let tokens = tokens
             .iter()
@@ -50,6 +55,9 @@ impl Members {
             .map(|row| row.token_key)
             .collect();
         let mut snapshot = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes = snapshot.nodes.clone();
+        nodes.extend(rows);
+        nodes.retain(|node, _| !removed.contains(node));
         let changed = snapshot.nodes != nodes;
         *snapshot = Snapshot { nodes, tokens };
         changed
@@ -89,5 +97,52 @@ impl Peers for Members {
             .unwrap_or_else(PoisonError::into_inner)
             .tokens
             .contains(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core_types::SiteId;
+
+    fn row(node: u64, address: &str) -> NodeRow {
+        NodeRow {
+            node: NodeId(node),
+            site: SiteId(1),
+            name: String::new(),
+            key: [1; 32],
+            address: address.to_owned(),
+        }
+    }
+
+    fn known(members: &Members) -> Vec<(u64, String)> {
+        let nodes = members.seed().nodes.into_iter();
+        nodes.map(|(node, address, _)| (node.0, address)).collect()
+    }
+
+    #[test]
+    fn an_old_directory_makes_nobody_a_stranger_and_a_removal_does() {
+        let seed = Seed {
+            nodes: vec![
+                (NodeId(4), "d:1".to_owned(), [4; 32]),
+                (NodeId(5), "e:1".to_owned(), [5; 32]),
+            ],
+        };
+        let members = Members::of_seed(&seed);
+        let none = BTreeSet::new();
+        assert!(!members.renew(&[], &none, &[], UnixMillis(1)));
+        // As the cluster was on its first day.
+        assert!(members.renew(&[row(1, "a:1")], &none, &[], UnixMillis(1)));
+        assert_eq!(
+            known(&members),
+            [(1, "a:1".into()), (4, "d:1".into()), (5, "e:1".into())]
+        );
+        assert_eq!(members.member_key(NodeId(4)), Some([4; 32]));
+        // As it is today.
+        let today = [row(4, "d:2"), row(5, "e:1")];
+        assert!(members.renew(&today, &[NodeId(1)].into(), &[], UnixMillis(1)));
+        assert_eq!(known(&members), [(4, "d:2".into()), (5, "e:1".into())]);
+        assert_eq!(members.member_key(NodeId(1)), None);
+        assert!(!members.renew(&today, &[NodeId(1)].into(), &[], UnixMillis(1)));
     }
 }

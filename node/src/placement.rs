@@ -143,7 +143,10 @@ pub(crate) async fn run(parts: Arc<Parts>) {
 async fn round(parts: &Parts, asked: &tokio::sync::Mutex<Asked>, rounds: u32) -> Result<(), String> {
     let known = Known::read(parts).await?;
     for row in &known.nodes {
-        parts.reach.note(row.node, parts.transport.is_reachable(row.node));
+        parts
+            .health
+            .reach
+            .note(row.node, parts.transport.is_reachable(row.node));
     }
     if leads(&parts.groups, GroupId::DIRECTORY)
         && let Err(error) = write_plan(parts, &known).await
@@ -197,7 +200,7 @@ fn picture(parts: &Parts, known: &Known) -> Picture {
         Some((row.group, group.membership().voters))
     });
     let member = |row: &NodeRow| {
-        let away = parts.reach.away(row.node);
+        let away = parts.health.reach.away(row.node);
         Member {
             node: row.node,
             site: row.site,

@@ -211,19 +211,6 @@ pub(crate) async fn mailboxes(
     }
 }
 
-/// Whether the leader of a group says that a node is no member of it.
-pub(crate) async fn has_left(parts: &Parts, group: GroupId, node: NodeId, voters: &[NodeId]) -> bool {
-    let reports = of_all(parts, voters, false).await;
-    let replicas = reports
-        .into_values()
-        .flatten()
-        .flat_map(|report| report.replicas)
-        .filter(|replica| replica.group == group && replica.leads);
-    // Of two that believe that they lead, the one of the later term does.
-    let leader = replicas.max_by_key(|replica| replica.term);
-    leader.is_some_and(|leader| !leader.voters.contains(&node) && !leader.learners.contains(&node))
-}
-
 async fn ask(parts: &Parts, node: NodeId, request: Request, patience: Duration) -> Result<Answer, String> {
     if node == parts.identity.node() {
         return Ok(answer(parts, request).await);

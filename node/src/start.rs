@@ -53,8 +53,6 @@ pub(crate) struct Parts {
     pub(crate) network: Arc<dyn Network>,
     pub(crate) rhythm: Rhythm,
     pub(crate) health: care::Health,
-    pub(crate) reach: placement::reach::Reach,
-    pub(crate) removal: follow::Removal,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -207,8 +205,6 @@ impl Node {
             network,
             rhythm: scale.care,
             health: care::Health::default(),
-            reach: placement::reach::Reach::default(),
-            removal: follow::Removal::default(),
             shutdown,
         });
         parts.clone().run(stopper).await
@@ -251,7 +247,7 @@ impl Node {
 
     /// Returns, with the reason, when the node is no member of its cluster any more.
     pub async fn removed(&self) -> String {
-        self.parts.removal.told().await
+        self.parts.health.removal.told().await
     }
 
     /// Returns, with the reason, when the node cannot go on: a sync failed.
@@ -267,7 +263,7 @@ impl Parts {
             .await?;
         self.found(&mut tasks).await?;
         follow::renew_members(&self).await;
-        if let Some(reason) = self.removal.reason() {
+        if let Some(reason) = self.health.removal.reason() {
             return Err(StartError::Removed(reason));
         }
         self.transport.register_join(Arc::new(face::Joining(Arc::clone(&self))));

@@ -304,6 +304,39 @@ def move_by_hand(site):
     site.ask(site.any(), "group", "unpin", "--group", 1)
 
 
+def drain_is_taken_back(site):
+    number = max(site.members)
+    before = site.wait_even()
+    departure = json.loads(site.ask(site.any(), "--json", "node", "drain", number, "--no-wait"))
+    assert departure["state"] in ("draining", "drained"), departure
+    assert {node["node"]: node["duty"] for node in site.status(number)["nodes"]}[number] == "leaving"
+    site.ask(site.any(), "node", "drain", number, "--undo")
+    after = site.wait_even()
+    assert sum(after.values()) == sum(before.values()), (before, after)
+
+
+def dead_one_of_three_by_force(site, copies):
+    """With no spare node a dead one is removed by force only: two voters are left until another node joins."""
+    number = min(site.members)
+    site.kill(number)
+    site.members.discard(number)
+    code, _, text = site.ask(site.any(), "node", "remove", number, "--yes", check=False)
+    assert code == 77 and "only 2 other nodes" in text, (code, text)
+    plan = json.loads(site.ask(site.any(), "--json", "node", "remove", number, "--force", "--dry-run"))
+    assert len(plan["node"]["votes_in"]) == 5 and plan["node"]["would_lose"], plan
+    site.ask(site.any(), "node", "remove", number, "--force", "--yes")
+    two = lambda: all(sorted(group["voters"]) == sorted(site.members) for group in wait_gone(site, number))
+    wait_for("groups of two voters", two, 60, 0.5)
+    wait_for("agreement of two", lambda: site.ask(site.any(), "check", check=False)[0] == 0, 60, 0.5)
+    losses = {group["bears_losses"] for group in json.loads(site.ask(site.any(), "--json", "check"))["groups"]}
+    assert losses == {0}, losses
+    new = site.add()
+    wait_for(f"status of node {new}", lambda: site.ask(new, "status", check=False)[0] == 0, 60, 0.3)
+    three = lambda: (places := site.places()) and places.get(new) == 5
+    wait_for("three voters again", three, 90, 0.5)
+    copies.sample()
+
+
 def three_stay_three(site):
     number = min(site.members)
     code, _, text = site.ask(site.any(), "node", "drain", number, check=False)
@@ -342,7 +375,7 @@ def main():
     run.parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     args = run.parse()
     print(f"        seed {args.seed}, {args.nodes} nodes")
-    with run.site(users=USERS, kind=GrowingSite, room=args.nodes) as site:
+    with run.site(users=USERS, kind=GrowingSite, room=args.nodes + 1) as site:
         if site:
             load = Deliveries(site, args.seed)
             copies = Copies(site, load)
@@ -351,11 +384,13 @@ def main():
                 ("three are not drained", three_stay_three, site),
                 (f"grows to {args.nodes} nodes", grow, site, copies, args.nodes),
                 ("a group is moved by hand", move_by_hand, site),
+                ("a drain is taken back", drain_is_taken_back, site),
                 ("a node is drained and removed", drain_and_remove, site, copies, 1),
                 ("a dead voter is replaced by itself", replaced_by_itself, site, copies),
                 ("a killed node is replaced", replace_killed, site, copies, 2, args.nodes),
             ]
             steps += [(f"node {number} is drained and removed", drain_and_remove, site, copies, number) for number in range(3, args.nodes - 2)]
+            steps += [("a dead one of three is removed by force, and another joins", dead_one_of_three_by_force, site, copies)]
             for name, *step in steps:
                 before = run.failed
                 run.case(name, *step)

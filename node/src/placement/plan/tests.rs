@@ -1,3 +1,5 @@
+//! Tests of plans: named cases, and whatever may happen to a site.
+
 use core_types::Incarnation;
 
 use super::*;
