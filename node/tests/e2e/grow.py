@@ -216,6 +216,8 @@ def grow(site, copies, nodes):
         copies.sample()
     places = site.wait_even()
     print(f"        places of voters: {places}", flush=True)
+    # The proof needs no silence.
+    wait_for("agreement under load", lambda: site.ask(site.any(), "check", check=False)[0] == 0, 60, 0.5)
 
 
 def drain_and_remove(site, copies, number):
@@ -304,6 +306,30 @@ def move_by_hand(site):
     site.ask(site.any(), "group", "unpin", "--group", 1)
 
 
+def moves_while_nodes_die(site, copies, seed):
+    """Voters move while their leaders, old and new, are killed at any moment: every move comes to its end."""
+    rng = random.Random(seed)
+    for _ in range(5):
+        group = rng.choice(site.groups())
+        source = rng.choice(group["voters"])
+        target = rng.choice([node for node in sorted(site.members) if node not in group["voters"]])
+        site.ask(site.any(), "group", "move", "--group", group["group"], "--from", source, "--to", target, "--no-wait")
+        victim = rng.choice([source, target, group["leader"] or source])
+        time.sleep(rng.uniform(0.0, 1.5))
+        site.kill(victim)
+        site.members.discard(victim)
+        time.sleep(rng.uniform(0.5, 2.0))
+        site.restart(victim)
+        site.members.add(victim)
+        moved = lambda: any(row["group"] == group["group"] and target in row["voters"] and source not in row["voters"] for row in site.groups())
+        wait_for(f"node {target} in place of {source} in group {group['group']}", moved, 60, 0.5)
+    for group in site.groups():
+        site.ask(site.any(), "group", "unpin", "--group", group["group"])
+    site.wait_even()
+    wait_for("agreement", lambda: site.ask(site.any(), "check", check=False)[0] == 0, 60, 0.5)
+    copies.sample()
+
+
 def drain_is_taken_back(site):
     number = max(site.members)
     before = site.wait_even()
@@ -384,6 +410,7 @@ def main():
                 ("three are not drained", three_stay_three, site),
                 (f"grows to {args.nodes} nodes", grow, site, copies, args.nodes),
                 ("a group is moved by hand", move_by_hand, site),
+                ("voters move while nodes die", moves_while_nodes_die, site, copies, args.seed),
                 ("a drain is taken back", drain_is_taken_back, site),
                 ("a node is drained and removed", drain_and_remove, site, copies, 1),
                 ("a dead voter is replaced by itself", replaced_by_itself, site, copies),
