@@ -206,6 +206,7 @@ fn picture(parts: &Parts, known: &Known) -> Picture {
             site: row.site,
             duty: known.duty(row.node),
             reachable: away.is_none(),
+            lost: away.is_some_and(|away| away >= LOST_AFTER),
             dead: away.is_some_and(|away| known.replace_after.is_some_and(|limit| away >= limit)),
         }
     };
@@ -368,6 +369,8 @@ async fn propose(parts: &Parts, group: GroupId, op: GroupOp) -> Result<(), Strin
     proposed.map(|_| ()).map_err(|error| error.to_string())
 }
 
+/// A node that is to vote and restarts meanwhile is waited for this long.
+const LOST_AFTER: Duration = Duration::from_secs(10);
 /// Looks between two attempts to spread the leaders: some ten seconds.
 const SPREAD_ROUNDS: u32 = 33;
 /// The same of a node that is to leave.

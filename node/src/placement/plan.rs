@@ -23,6 +23,8 @@ pub(crate) struct Member {
     pub(crate) duty: NodeDuty,
     /// It is reached now, directly or through another node.
     pub(crate) reachable: bool,
+    /// It has not been reached for so long that no group waits for it to vote.
+    pub(crate) lost: bool,
     /// It has not been reached for so long that it is to be replaced.
     pub(crate) dead: bool,
 }
@@ -121,8 +123,8 @@ impl Picture {
     /// Those that are to vote. The same as now, one exchanged, or more where there are too few.
     fn voters_of(&self, group: &GroupRow, load: &Load) -> BTreeSet<NodeId> {
         let voting = self.voting(group);
-        // Whoever does not vote yet and cannot be reached or is to leave is not waited for: another one is taken.
-        let may_be_had = |member: &Member| voting.contains(&member.node) || (member.reachable && member.is_fit());
+        // Whoever does not vote yet and is lost or to leave is not waited for: another one is taken.
+        let may_be_had = |member: &Member| voting.contains(&member.node) || (!member.lost && member.is_fit());
         let known = |node: &NodeId| self.member(*node).is_some_and(may_be_had);
         let mut voters: BTreeSet<NodeId> = group.voters.iter().copied().filter(known).collect();
         // Who votes now goes on where what should have come instead does not come.

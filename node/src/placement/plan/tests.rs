@@ -22,6 +22,7 @@ fn member(node: u64) -> Member {
         site: SiteId(1),
         duty: NodeDuty::Active,
         reachable: true,
+        lost: false,
         dead: false,
     }
 }
@@ -226,6 +227,8 @@ fn a_group_under_way_is_left_alone_unless_what_it_waits_for_is_lost() {
     change(&mut picture, 1, |member| member.duty = LEAVING);
     assert_eq!(plan(&picture), [], "one after the other");
     change(&mut picture, new, |member| member.reachable = false);
+    assert_eq!(plan(&picture), [], "it may only be restarting");
+    change(&mut picture, new, |member| member.lost = true);
     let other = if new == 4 { 5 } else { 4 };
     rest(&mut picture);
     // The one that is lost is not waited for; as nobody else is there, one of those that leave stays for now.
@@ -296,8 +299,13 @@ fn disturb(picture: &mut Picture, random: &mut Random) {
             }
         }
         2 if known => change(picture, node, |member| member.duty = NodeDuty::Active),
-        3 if known => change(picture, node, |member| member.reachable = false),
-        4 if known => change(picture, node, |member| (member.reachable, member.dead) = (true, false)),
+        3 if known => {
+            let lost = random.below(2) == 0;
+            change(picture, node, |member| (member.reachable, member.lost) = (false, lost));
+        }
+        4 if known => change(picture, node, |member| {
+            (member.reachable, member.lost, member.dead) = (true, false, false);
+        }),
         5 if known => {
             let node_id = NodeId(node);
             let votes = picture.groups.iter().any(|row| row.voters.contains(&node_id))
@@ -309,7 +317,10 @@ fn disturb(picture: &mut Picture, random: &mut Random) {
                     row.learners.retain(|other| *other != NodeId(node));
                 }
             } else {
-                change(picture, node, |member| member.dead = !member.reachable);
+                change(picture, node, |member| {
+                    member.dead = !member.reachable;
+                    member.lost |= member.dead;
+                });
             }
         }
         _ => {}
@@ -333,7 +344,10 @@ fn whatever_happens_plans_converge_one_voter_at_a_time_and_never_below_three() {
                 assert!(voting.difference(&wanted).count() <= 1, "seed {seed}: {placement:?}");
                 for node in wanted.difference(voting) {
                     let new = picture.member(*node).unwrap();
-                    assert!(new.reachable && new.is_fit(), "seed {seed}: {placement:?}");
+                    let row = picture.groups.iter().find(|row| row.group == placement.group).unwrap();
+                    let was_planned = row.voters.contains(node);
+                    let may_come = (new.reachable || was_planned) && !new.lost && new.is_fit();
+                    assert!(may_come, "seed {seed}: {placement:?}");
                 }
                 let everybody: BTreeSet<NodeId> = wanted.iter().copied().chain(placement.learners.clone()).collect();
                 assert_eq!(everybody.len(), picture.members.len(), "seed {seed}: {placement:?}");
@@ -345,7 +359,7 @@ fn whatever_happens_plans_converge_one_voter_at_a_time_and_never_below_three() {
             }
         }
         for member in &mut picture.members {
-            (member.reachable, member.dead) = (true, false);
+            (member.reachable, member.lost, member.dead) = (true, false, false);
         }
         settle(&mut picture);
         rest(&mut picture);
