@@ -239,7 +239,8 @@ async fn repair_group(parts: &Arc<Parts>, group: &Group) -> bool {
                 whole = report.lacking_here == 0;
                 soon |= report.lacking_here > 0
                     || report.copied + report.fetched > 0
-                    || (report.under_replicated > 0 && report.unanswered.is_empty());
+                    // Whoever is connected and did not answer was just starting: it will.
+                    || (report.under_replicated > 0 && report.unanswered.iter().all(|node| is_connected(parts, *node)));
                 if report.missing > 0 {
                     tracing::error!(group = %id, missing = report.missing, "blobs that no reachable node has");
                 }
@@ -261,6 +262,11 @@ async fn repair_group(parts: &Arc<Parts>, group: &Group) -> bool {
         }
     }
     soon
+}
+
+fn is_connected(parts: &Parts, node: NodeId) -> bool {
+    let peers = parts.transport.peers_status();
+    peers.iter().any(|peer| peer.node == node && peer.connected)
 }
 
 /// Whether the plan wants this node to vote in a group.
