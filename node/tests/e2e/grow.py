@@ -370,6 +370,13 @@ def three_stay_three(site):
     assert code == 77 and "only 2 other nodes" in text, (code, text)
     code, _, _ = site.ask(site.any(), "node", "drain", 99, check=False)
     assert code == 67, code
+    # Without a node to take the place there is a token for one.
+    token = json.loads(site.ask(site.any(), "--json", "node", "replace", number, "--name", "spare"))
+    assert token["token"].startswith("everpost-join-1."), token
+    code, _, text = site.ask(site.any(), "setting", "set", "replace_after", "soon", check=False)
+    assert code == 2 and "number of seconds" in text, (code, text)
+    code, _, _ = site.ask(site.any(), "group", "move", "--group", 99, "--from", 1, "--to", 2, check=False)
+    assert code == 67, code
 
 
 def everything_once(site, load):
