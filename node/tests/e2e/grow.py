@@ -310,7 +310,11 @@ def move_by_hand(site):
 def moves_while_nodes_die(site, copies, seed):
     """Voters move while their leaders, old and new, are killed at any moment: every move comes to its end."""
     rng = random.Random(seed)
+    # Nothing else moves meanwhile.
+    for group in site.groups():
+        site.ask(site.any(), "group", "pin", "--group", group["group"])
     for _ in range(5):
+        wait_for("groups at rest", site.places, 60, 0.5)
         group = rng.choice(site.groups())
         source = rng.choice(group["voters"])
         target = rng.choice([node for node in sorted(site.members) if node not in group["voters"]])
