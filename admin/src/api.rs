@@ -59,7 +59,7 @@ pub struct NodeStatus {
 }
 
 /// One group's replica on the answering node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupStatus {
     /// Its id; 0 is the directory.
     pub group: u32,

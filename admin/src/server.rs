@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::Router;
 use axum::routing::{delete, get, post, put};
+use axum::serve::Listener;
 use mailstore::MailStore;
-use tokio::net::UnixListener;
 
 use crate::api::{self, Status};
 use crate::{AdminError, handlers, nodes};
@@ -60,16 +60,19 @@ pub(crate) struct Context {
     pub(crate) node: Arc<dyn Node>,
 }
 
-/// Answers requests on the socket until `until` is ready.
+/// Answers requests on the socket until `until` is ready. Whoever can connect to it is the node's administrator.
 ///
 /// # Errors
 /// When the socket fails.
-pub async fn serve(
-    listener: UnixListener,
+pub async fn serve<L>(
+    listener: L,
     store: MailStore,
     node: Arc<dyn Node>,
     until: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+) -> std::io::Result<()>
+where
+    L: Listener<Addr: std::fmt::Debug>,
+{
     axum::serve(listener, router(Context { store, node }))
         .with_graceful_shutdown(until)
         .await

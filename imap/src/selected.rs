@@ -259,6 +259,7 @@ const PAGE: usize = 2000;
 #[cfg(test)]
 mod tests {
     use core_types::MessageGuid;
+    use core_types::limits::{DELIVERY_MEMORY, OP_TIME_STEP_MAX};
     use mailstore::testing::TestStore;
 
     use super::*;
@@ -287,5 +288,29 @@ mod tests {
         let row = mail.mailbox_by_name(&inbox).await.unwrap().unwrap();
         assert_eq!(uid_next(&row, None), Uid(2));
         assert_eq!(uid_next(&before, Some(&message(9))), Uid(10));
+    }
+
+    #[tokio::test]
+    async fn what_vanished_so_long_ago_that_it_is_forgotten_is_told_all_the_same() {
+        let test = TestStore::new(1).await;
+        let account = &test.accounts[0];
+        let mail = test.store.account(account);
+        test.deliver(account, b"Subject: x\r\n\r\nx\r\n").await;
+        test.deliver(account, b"Subject: y\r\n\r\ny\r\n").await;
+        let inbox = core_types::MailboxName::inbox();
+        let row = mail.mailbox_by_name(&inbox).await.unwrap().unwrap();
+        let (mut mailbox, _) = Mailbox::open(&mail, &row, false, Uid(9)).await.unwrap().unwrap();
+        let gone = mailbox.view.by_uid(Uid(1)).unwrap().guid;
+        mail.expunge(row.guid, &[gone], false).await.unwrap();
+        let mut passed = std::time::Duration::ZERO;
+        while passed <= DELIVERY_MEMORY {
+            test.clock.advance(u64::try_from(OP_TIME_STEP_MAX.as_millis()).unwrap());
+            let prune = state::MailboxOp::Prune { limit: 100 };
+            test.store.propose(account.group, prune).await.unwrap();
+            passed += OP_TIME_STEP_MAX;
+        }
+        mailbox.pull(&mail, &Expected::new()).await.unwrap();
+        assert_eq!(mailbox.view.take_updates(true), [Update::Expunge(1)]);
+        assert_eq!(mailbox.view.exists(), 1);
     }
 }

@@ -216,11 +216,10 @@ async fn repair_group(parts: &Arc<Parts>, group: &Group) -> bool {
         .query(id, |view| state::group::Reader::new(view).replica(node))
         .await;
     let Ok(recorded) = recorded else { return false };
-    let is_voter = membership.voters.contains(&node);
-    // A voter says so anew under each membership: whoever voted before it may then let its blobs go.
-    let due = recorded.caught_up == 0
-        || (is_voter && recorded.caught_up < membership.index)
-        || (!is_voter && is_to_vote(parts, id).await);
+    // Under each membership anew. A voter: whoever voted before it may then let its blobs go. A learner: it may have been added
+    // anew, and what the replica before it had says nothing.
+    let due = recorded.caught_up < membership.index.max(1)
+        || (!membership.voters.contains(&node) && is_to_vote(parts, id).await);
     // The state here has to be the whole one before it can say which blobs are needed.
     if due && group.read_barrier(BARRIER_PATIENCE).await.is_err() {
         return true;
@@ -239,8 +238,9 @@ async fn repair_group(parts: &Arc<Parts>, group: &Group) -> bool {
                 whole = report.lacking_here == 0;
                 soon |= report.lacking_here > 0
                     || report.copied + report.fetched > 0
-                    // Whoever is connected and did not answer was just starting: it will.
-                    || (report.under_replicated > 0 && report.unanswered.iter().all(|node| is_connected(parts, *node)));
+                    || (report.under_replicated > 0 && report.unanswered.is_empty())
+                    // One that has just come back is connected before it takes blobs.
+                    || report.unanswered.iter().any(|voter| parts.transport.is_reachable(*voter));
                 if report.missing > 0 {
                     tracing::error!(group = %id, missing = report.missing, "blobs that no reachable node has");
                 }
@@ -262,11 +262,6 @@ async fn repair_group(parts: &Arc<Parts>, group: &Group) -> bool {
         }
     }
     soon
-}
-
-fn is_connected(parts: &Parts, node: NodeId) -> bool {
-    let peers = parts.transport.peers_status();
-    peers.iter().any(|peer| peer.node == node && peer.connected)
 }
 
 /// Whether the plan wants this node to vote in a group.

@@ -43,8 +43,16 @@ fn of_nodes(nodes: &[NodeStatus], checks: &mut Vec<Check>) {
 }
 
 fn of_groups(parts: &Parts, groups: &[GroupStatus], checks: &mut Vec<Check>) {
+    let ailments = parts.ailments.all();
     for group in groups {
-        if let Some(reason) = &group.closed {
+        if let Some((_, text)) = ailments.iter().find(|(id, _)| id.0 == group.group) {
+            checks.push(check(
+                "REPLICA_REPAIRING",
+                Health::Error,
+                format!("group {}: {text}.", group.group),
+                "The other nodes serve the group; it is repaired by itself once a majority of its voters other than this node is up.",
+            ));
+        } else if let Some(reason) = &group.closed {
             checks.push(check(
                 "REPLICA_CLOSED",
                 Health::Error,
@@ -121,7 +129,7 @@ fn of_disk(parts: &Parts, disk: &DiskStatus, checks: &mut Vec<Check>) {
             "LOG_DAMAGED",
             Health::Error,
             format!("the log is damaged: {damage}."),
-            "Replace the node; do not restart others before.",
+            "The groups concerned are repaired from the other nodes by themselves; look at this node's disk.",
         ));
     }
 }

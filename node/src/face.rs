@@ -2,7 +2,9 @@
 
 mod survey;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use admin::api::{self, BlobStatus, DiskStatus, GroupStatus, Health, NodeStatus, Status};
 use admin::{AdminError, Kind};
@@ -17,9 +19,11 @@ use state::{DirectoryOp, Outcome};
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 use transport::{Authority, JoinService, JoinToken, Refused, Validity};
+use wire::{BoxStream, Listener as _};
 
 use crate::checks;
 use crate::listen::ListenError;
+use crate::machine::AnyListener;
 use crate::start::{Parts, advertised};
 
 /// What a node that joins says.
@@ -107,6 +111,15 @@ pub(crate) async fn bind_socket(parts: &Arc<Parts>, listeners: &mut JoinSet<()>)
     let listener = UnixListener::bind(&path).map_err(ListenError::AdminSocket)?;
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
         .map_err(ListenError::AdminSocket)?;
+    serve_admin(parts, listener, listeners);
+    Ok(())
+}
+
+/// Answers the admin API on a listener.
+pub(crate) fn serve_admin<L>(parts: &Arc<Parts>, listener: L, listeners: &mut JoinSet<()>)
+where
+    L: axum::serve::Listener<Addr: std::fmt::Debug>,
+{
     let node: Arc<dyn admin::Node> = Arc::new(Face(Arc::clone(parts)));
     let (store, shutdown) = (parts.store.clone(), parts.shutdown.clone());
     listeners.spawn(async move {
@@ -115,8 +128,37 @@ pub(crate) async fn bind_socket(parts: &Arc<Parts>, listeners: &mut JoinSet<()>)
             tracing::error!(%error, "the admin socket failed");
         }
     });
-    Ok(())
 }
+
+/// A listener of [`Network`](crate::machine::Network) as the admin API's server wants it.
+pub(crate) struct AdminListener {
+    pub(crate) listener: AnyListener,
+    pub(crate) address: SocketAddr,
+}
+
+impl axum::serve::Listener for AdminListener {
+    type Io = BoxStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (BoxStream, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+/// The pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The node as the admin API sees it.
 pub(crate) struct Face(pub(crate) Arc<Parts>);
@@ -135,7 +177,12 @@ impl admin::Node for Face {
             }
             Ok((reader.cluster()?, rows, reader.sites()?, leaving))
         });
-        let (cluster, rows, sites, leaving) = read.await?;
+        let (cluster, rows, sites, leaving) = match read.await {
+            Ok(read) => read,
+            // The rest is worth saying while the directory here is repaired.
+            Err(_) if parts.ailments.contains(GroupId::DIRECTORY) => Default::default(),
+            Err(error) => return Err(error.into()),
+        };
         let site_name = |site: SiteId| {
             sites
                 .iter()
@@ -149,6 +196,12 @@ impl admin::Node for Face {
         let mut groups: Vec<GroupStatus> = Vec::new();
         for group in parts.groups.list() {
             groups.push(group_status(&group).await);
+        }
+        for (group, text) in parts.ailments.all() {
+            match groups.iter_mut().find(|known| known.group == group.0) {
+                Some(known) => known.closed = Some(text),
+                None => groups.push(closed_status(group, text)),
+            }
         }
         let blobs = self.blob_status();
         let disk = DiskStatus {
@@ -263,6 +316,16 @@ impl Face {
             corrupt: status.corrupt + status.journal_damage,
             journal_backlog: status.journal_blobs,
         }
+    }
+}
+
+/// A replica that is not open.
+fn closed_status(group: GroupId, reason: String) -> GroupStatus {
+    GroupStatus {
+        group: group.0,
+        role: "closed".to_owned(),
+        closed: Some(reason),
+        ..GroupStatus::default()
     }
 }
 

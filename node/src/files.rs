@@ -46,6 +46,9 @@ pub(crate) const SEED: &str = "seed";
 /// [`Founding`]
 pub(crate) const FOUNDING: &str = "founding";
 
+/// How far the logs of the other nodes were: [`crate::fence`].
+pub(crate) const REMEMBERED: &str = "remembered";
+
 pub(crate) fn write(disk: &dyn Disk, path: &str, bytes: &[u8]) -> Result<(), DiskError> {
     let temporary = format!("{path}.new");
     match disk.remove(&temporary) {

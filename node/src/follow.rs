@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use core_types::{GroupId, Incarnation};
+use state::rows::{JoinTokenRow, NodeRow};
 use state::{Effect, MachineKind};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::files::{self, SEED};
 use crate::start::Parts;
@@ -84,33 +85,52 @@ pub(crate) async fn watch_membership(parts: Arc<Parts>) {
     }
 }
 
-/// Takes over the members from the directory, and remembers them for the next start.
-pub(crate) async fn renew_members(parts: &Arc<Parts>) {
-    let read = parts
-        .store
-        .directory()
-        .query(|reader| Ok((reader.nodes()?, reader.join_tokens()?, reader.removed_nodes()?)))
-        .await;
-    let (nodes, tokens, removed) = match read {
-        Ok(read) => read,
-        Err(error) => return tracing::warn!(%error, "the members could not be read"),
-    };
-    if let Some(row) = removed.iter().find(|row| row.node == parts.identity.node()) {
-        let (node, name) = (row.node, &row.name);
-        parts
-            .health
-            .removal
-            .tell(format!("node {node} ({name}) was removed from the cluster"));
+/// Takes over the members from the directory, and remembers them for the next start. Returns whether that has to be tried
+/// again: a member is taken back only when it is known that the directory here is not an old one.
+pub(crate) async fn renew_members(parts: &Arc<Parts>) -> bool {
+    let this = parts.identity.node();
+    let removed = parts.store.directory().query(|reader| reader.removed_node(this)).await;
+    if let Ok(Some(row)) = removed {
+        let reason = format!("node {this} ({}) was removed from the cluster", row.name);
+        parts.health.removal.tell(reason);
         // Whom it knows, it goes on knowing: it may have to hand in what it accepted while it was cut off.
-        return;
+        return false;
     }
-    let removed = removed.iter().map(|row| row.node).collect();
-    if parts.members.renew(&nodes, &removed, &tokens, parts.clock.now()) {
+    let Some((nodes, tokens)) = read_members(parts).await else {
+        return true;
+    };
+    let now = parts.clock.now();
+    let (is_open, changed) = if nodes.is_empty() || !parts.members.differ(&nodes) {
+        (false, parts.members.renew(&nodes, &tokens, now))
+    } else if let Some((nodes, tokens)) = confirmed_members(parts).await {
+        (false, parts.members.renew(&nodes, &tokens, now))
+    } else {
+        (true, parts.members.add(&nodes, &tokens, now))
+    };
+    if changed {
         parts.transport.peers_changed();
         if let Err(error) = files::write_value(parts.disk.as_ref(), SEED, &parts.members.seed()) {
             tracing::warn!(%error, "the members were not written down");
         }
     }
+    is_open
+}
+
+async fn read_members(parts: &Arc<Parts>) -> Option<(Vec<NodeRow>, Vec<JoinTokenRow>)> {
+    let read = parts
+        .store
+        .directory()
+        .query(|reader| Ok((reader.nodes()?, reader.join_tokens()?)))
+        .await;
+    read.inspect_err(|error| tracing::warn!(%error, "the members could not be read"))
+        .ok()
+}
+
+/// The members as of now, confirmed by the directory's majority.
+async fn confirmed_members(parts: &Arc<Parts>) -> Option<(Vec<NodeRow>, Vec<JoinTokenRow>)> {
+    let directory = parts.groups.group(GroupId::DIRECTORY)?;
+    directory.read_barrier(CONFIRM_PATIENCE).await.ok()?;
+    read_members(parts).await
 }
 
 /// The mailbox groups of which this node is to hold a replica.
@@ -136,19 +156,28 @@ pub(crate) async fn follow_directory(parts: Arc<Parts>) {
         return;
     };
     loop {
-        renew_members(&parts).await;
+        let again = renew_members(&parts).await;
         for (group, incarnation) in placed_here(&parts).await {
             if parts.groups.group(group).is_none()
+                && !parts.ailments.contains(group)
                 && let Err(error) = parts
                     .open_group(group, incarnation, MachineKind::Mailbox, &mut tasks)
                     .await
             {
-                tracing::error!(%group, %error, "the group was not opened");
-                parts.health.not_opened(group, error.to_string());
+                parts.not_opened(group, &error);
             }
         }
+        let again_at = Instant::now() + AGAIN;
         loop {
-            match effects.recv().await {
+            let next = if again {
+                match timeout_at(again_at, effects.recv()).await {
+                    Ok(next) => next,
+                    Err(_) => break,
+                }
+            } else {
+                effects.recv().await
+            };
+            match next {
                 Ok(changes)
                     if !changes
                         .iter()
@@ -159,3 +188,8 @@ pub(crate) async fn follow_directory(parts: Arc<Parts>) {
         }
     }
 }
+
+/// How long the confirmation by the directory's majority may take.
+const CONFIRM_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two attempts to take over members that were not confirmed.
+const AGAIN: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! The members of the cluster as the transport asks for them: a snapshot in memory, renewed when the directory changes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use core_types::{NodeId, UnixMillis};
 use state::rows::{JoinTokenRow, NodeRow};
@@ -13,9 +13,12 @@ use crate::files::Seed;
 #[derive(Debug, Default)]
 pub(crate) struct Members(RwLock<Snapshot>);
 
+/// Addresses and public keys.
+type Nodes = BTreeMap<NodeId, (String, [u8; 32])>;
+
 #[derive(Debug, Default)]
 struct Snapshot {
-    nodes: BTreeMap<NodeId, (String, [u8; 32])>,
+    nodes: Nodes,
     tokens: BTreeSet<[u8; 32]>,
 }
 
@@ -33,21 +36,31 @@ impl Members {
         }))
     }
 
-    /// Takes over what the directory says. Returns whether a node or its address changed.
-    ///
-    /// The directory here may be old, even that of the cluster's first day: whoever is not in it is forgotten only when it was
-    /// removed. A new node would otherwise refuse those from whom it gets the rest.
-    pub(crate) fn renew(
-        &self,
-        nodes: &[NodeRow],
-        removed: &BTreeSet<NodeId>,
-        tokens: &[JoinTokenRow],
-        now: UnixMillis,
-    ) -> bool {
+    /// Takes over what the directory says. Returns whether a node or its address changed. An empty directory says
+    /// nothing: this node is still to be told.
+    pub(crate) fn renew(&self, nodes: &[NodeRow], tokens: &[JoinTokenRow], now: UnixMillis) -> bool {
         if nodes.is_empty() {
             return false;
         }
-        let rows = nodes.iter().map(|row| (row.node, (row.address.clone(), row.key)));
+        self.replace(by_node(nodes), tokens, now)
+    }
+
+    /// Takes over what a directory says that may be an old one, as while its log is read from the beginning: it adds members,
+    /// but takes back nothing that is known.
+    pub(crate) fn add(&self, nodes: &[NodeRow], tokens: &[JoinTokenRow], now: UnixMillis) -> bool {
+        let mut all = by_node(nodes);
+        all.extend(self.read().nodes.clone());
+        self.replace(all, tokens, now)
+    }
+
+    /// Whether the directory lacks a member that is known here, or says something else of one.
+    pub(crate) fn differ(&self, nodes: &[NodeRow]) -> bool {
+        let said = by_node(nodes);
+        let known = self.read();
+        known.nodes.iter().any(|(node, known)| said.get(node) != Some(known))
+    }
+
+    fn replace(&self, nodes: Nodes, tokens: &[JoinTokenRow], now: UnixMillis) -> bool {
         // A spent token stays good for its holder until it expires: its answer may have been lost.
         let tokens = tokens
             .iter()
@@ -55,12 +68,13 @@ impl Members {
             .map(|row| row.token_key)
             .collect();
         let mut snapshot = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let mut nodes = snapshot.nodes.clone();
-        nodes.extend(rows);
-        nodes.retain(|node, _| !removed.contains(node));
         let changed = snapshot.nodes != nodes;
         *snapshot = Snapshot { nodes, tokens };
         changed
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Snapshot> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All members.
@@ -74,6 +88,13 @@ impl Members {
                 .collect(),
         }
     }
+}
+
+fn by_node(nodes: &[NodeRow]) -> Nodes {
+    nodes
+        .iter()
+        .map(|row| (row.node, (row.address.clone(), row.key)))
+        .collect()
 }
 
 impl Peers for Members {
@@ -115,34 +136,20 @@ mod tests {
         }
     }
 
-    fn known(members: &Members) -> Vec<(u64, String)> {
-        let nodes = members.seed().nodes.into_iter();
-        nodes.map(|(node, address, _)| (node.0, address)).collect()
-    }
-
     #[test]
-    fn an_old_directory_makes_nobody_a_stranger_and_a_removal_does() {
-        let seed = Seed {
-            nodes: vec![
-                (NodeId(4), "d:1".to_owned(), [4; 32]),
-                (NodeId(5), "e:1".to_owned(), [5; 32]),
-            ],
-        };
-        let members = Members::of_seed(&seed);
-        let none = BTreeSet::new();
-        assert!(!members.renew(&[], &none, &[], UnixMillis(1)));
-        // As the cluster was on its first day.
-        assert!(members.renew(&[row(1, "a:1")], &none, &[], UnixMillis(1)));
-        assert_eq!(
-            known(&members),
-            [(1, "a:1".into()), (4, "d:1".into()), (5, "e:1".into())]
-        );
-        assert_eq!(members.member_key(NodeId(4)), Some([4; 32]));
-        // As it is today.
-        let today = [row(4, "d:2"), row(5, "e:1")];
-        assert!(members.renew(&today, &[NodeId(1)].into(), &[], UnixMillis(1)));
-        assert_eq!(known(&members), [(4, "d:2".into()), (5, "e:1".into())]);
-        assert_eq!(members.member_key(NodeId(1)), None);
-        assert!(!members.renew(&today, &[NodeId(1)].into(), &[], UnixMillis(1)));
+    fn an_old_directory_takes_back_no_member_and_a_present_one_does() {
+        let members = Members::default();
+        let now = UnixMillis(1);
+        assert!(members.renew(&[row(1, "a"), row(2, "b")], &[], now));
+        assert!(!members.differ(&[row(1, "a"), row(2, "b"), row(3, "c")]));
+        let old = [row(1, "old"), row(4, "d")];
+        assert!(members.differ(&old));
+        assert!(members.add(&old, &[], now));
+        assert_eq!(members.address(NodeId(1)).as_deref(), Some("a"));
+        assert_eq!(members.address(NodeId(2)).as_deref(), Some("b"));
+        assert_eq!(members.address(NodeId(4)).as_deref(), Some("d"));
+        assert!(members.renew(&[row(1, "new")], &[], now));
+        assert_eq!(members.address(NodeId(2)), None);
+        assert!(!members.renew(&[], &[], now));
     }
 }

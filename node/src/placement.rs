@@ -343,7 +343,7 @@ async fn next_step(
     let mut is_ready = |node: &NodeId| {
         let caught_up = replicas.caught_up(*node);
         let enough = asked.index(row.group, *node, now);
-        caught_up > 0 && caught_up >= enough && status.lag.get(node).is_some_and(|lag| *lag <= LAG_MAX)
+        may_vote(caught_up, enough.max(membership.index), status.lag.get(node).copied())
     };
     let ready = coming.iter().copied().filter(|node| is_ready(node)).collect();
     let verified = membership
@@ -369,6 +369,12 @@ async fn propose(parts: &Parts, group: GroupId, op: GroupOp) -> Result<(), Strin
     proposed.map(|_| ()).map_err(|error| error.to_string())
 }
 
+/// Whether a learner may vote: it has caught up since it became a member and was asked to, and still has. What it had when it
+/// was a member the last time says nothing, since it may have begun anew.
+fn may_vote(caught_up: u64, needed: u64, lag: Option<u64>) -> bool {
+    caught_up > 0 && caught_up >= needed && lag.is_some_and(|lag| lag <= LAG_MAX)
+}
+
 /// A node that is to vote and restarts meanwhile is waited for this long.
 const LOST_AFTER: Duration = Duration::from_secs(10);
 /// Looks between two attempts to spread the leaders: some ten seconds.
@@ -389,6 +395,15 @@ mod tests {
         assert_eq!(replace_after(Some("60")), Some(Duration::from_secs(60)));
         assert_eq!(replace_after(Some("1")), Some(REPLACE_AFTER_MIN));
         assert_eq!(replace_after(Some("what")), Some(REPLACE_AFTER));
+    }
+
+    #[test]
+    fn a_learner_votes_once_it_has_caught_up_since_it_was_added() {
+        assert!(may_vote(20, 15, Some(3)));
+        assert!(!may_vote(14, 15, Some(0)), "what it had before it was taken out");
+        assert!(!may_vote(0, 0, Some(0)));
+        assert!(!may_vote(20, 15, Some(LAG_MAX + 1)));
+        assert!(!may_vote(20, 15, None));
     }
 
     #[test]

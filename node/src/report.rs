@@ -135,7 +135,12 @@ async fn here(parts: &Parts, afresh: bool) -> NodeReport {
     NodeReport {
         node: parts.identity.node(),
         replicas,
-        not_opened: parts.health.all_not_opened(),
+        not_opened: parts
+            .health
+            .all_not_opened()
+            .into_iter()
+            .chain(parts.ailments.all())
+            .collect(),
         rounds_done,
         next_round,
     }

@@ -1,6 +1,7 @@
 //! Starting a node, in order, and stopping it in the other.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +13,19 @@ use mailstore::MailStore;
 use platform::LockError;
 use raft::consensus::Consensus;
 use raft::log::{LogConfig, SharedLog};
-use raft::{Group, Groups};
+use raft::{Ailing, Group, Groups, OpenError};
 use state::{DirectoryOp, MachineKind, Outcome, Refusal};
 use tokio::task::JoinSet;
 use transport::{NodeIdentity, Rpc, ServiceId, Transport};
 use wire::{Shutdown, Stopper};
 
 use crate::config::{Config, Role};
+use crate::fence::{Fence, GatedRpc, GatedService};
 use crate::files::{self, FOUNDING, Founding, IDENTITY, SEED, Seed};
 use crate::machine::{Machine, Network, Rhythm};
 use crate::manifests::Manifests;
 use crate::members::Members;
-use crate::{care, face, follow, listen, manifests, metrics, placement, report, tls};
+use crate::{care, face, fence, follow, listen, manifests, metrics, placement, repair, report, tls};
 
 /// A running node.
 pub struct Node {
@@ -53,6 +55,8 @@ pub(crate) struct Parts {
     pub(crate) network: Arc<dyn Network>,
     pub(crate) rhythm: Rhythm,
     pub(crate) health: care::Health,
+    pub(crate) ailments: repair::Ailments,
+    pub(crate) fence: Arc<Fence>,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -94,126 +98,55 @@ impl Node {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         tracing::info!(data_dir = %config.data_dir.display(), "starting");
         let machine = Machine::of_this_computer(&config).await?;
-        let mut node = Self::start_on(config, machine).await?;
+        let (parts, stopper) = Parts::open(config, machine).await?;
+        let mut early = JoinSet::new();
+        let running = Arc::clone(&parts).run(stopper);
+        tokio::pin!(running);
+        let mut node = loop {
+            tokio::select! {
+                biased;
+                node = &mut running => break node?,
+                // A directory that has to be repaired first keeps the node from serving: `status` tells of it meanwhile.
+                () = parts.ailments.has(GroupId::DIRECTORY), if early.is_empty() => {
+                    face::bind_socket(&parts, &mut early).await?;
+                }
+            }
+        };
         metrics::bind(&node.parts, &mut node.listeners).await?;
-        face::bind_socket(&node.parts, &mut node.listeners).await?;
+        if early.is_empty() {
+            face::bind_socket(&node.parts, &mut node.listeners).await?;
+        } else {
+            node.listeners
+                .spawn(async move { while early.join_next().await.is_some() {} });
+        }
         tracing::info!(node = %node.parts.identity.node(), "serving");
         Ok(node)
     }
 
     /// Starts a node on any machine, and returns when it takes connections of mail programs and other nodes. There is no
-    /// admin socket: see [`Self::admin`].
+    /// admin socket: see [`Self::serve_admin`].
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn start_on(config: Config, machine: Machine) -> Result<Self, StartError> {
-        let Machine {
-            disk,
-            pool,
-            clock,
-            entropy,
-            engine,
-            network,
-            scale,
-        } = machine;
-        let identity = load_identity(disk.as_ref(), &config.data_dir)?;
-        let node = identity.node();
-        let log = SharedLog::open(
-            Arc::clone(&disk),
-            Arc::clone(&pool),
-            entropy.as_ref(),
-            LogConfig {
-                segment_bytes: scale.log_segment_bytes,
-                ..LogConfig::new(node)
-            },
-        )
-        .map_err(|error| StartError::Storage("log", error.to_string()))?;
-        let seed: Option<Seed> =
-            files::read_value(disk.as_ref(), SEED).map_err(|error| StartError::File(error.to_string()))?;
-        let members = Arc::new(Members::of_seed(&seed.unwrap_or(Seed { nodes: Vec::new() })));
-        let transport = Arc::new(start_transport(
-            &config,
-            &identity,
-            &members,
-            &clock,
-            &entropy,
-            network.as_ref(),
-        )?);
-        let rpc: Arc<dyn Rpc> = Arc::clone(&transport) as Arc<dyn Rpc>;
-
-        let groups = Groups::open(
-            (scale.raft)(node),
-            raft::Dependencies {
-                disk: Arc::clone(&disk),
-                pool: Arc::clone(&pool),
-                engine: Arc::clone(&engine),
-                rpc: Arc::clone(&rpc),
-                log: log.clone(),
-            },
-        );
-        transport.register(ServiceId::RAFT, Arc::new(groups.clone()));
-        let blobs = BlobStore::open(scale.blobs, Arc::clone(&disk), Arc::clone(&pool), Arc::clone(&entropy))
-            .await
-            .map_err(|error| StartError::Storage("blobs", error.to_string()))?;
-        transport.register(ServiceId::BLOB, Arc::new(BlobService::new(blobs.clone())));
-        let manifest = Manifest::open(Arc::clone(&disk), Arc::clone(&pool))
-            .await
-            .map_err(|error| StartError::Storage("manifest", error.to_string()))?;
-
-        let consensus: Arc<dyn Consensus> = Arc::new(groups.clone());
-        let op_ids = OpIds::new(node, entropy.as_ref());
-        let directory = Directory::new(directory::Dependencies {
-            groups: Arc::clone(&consensus),
-            pool: Arc::clone(&pool),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-            op_ids: Arc::clone(&op_ids),
-            cost: PasswordCost {
-                memory_kib: config.password.memory_kib,
-                passes: config.password.passes,
-            },
-        });
-        let replicator = Replicator::new(blobs.clone(), Arc::clone(&rpc), entropy.as_ref());
-        let fetcher = Fetcher::new(blobs.clone(), Arc::clone(&rpc));
-        let store = MailStore::new(mailstore::Dependencies {
-            groups: consensus,
-            directory,
-            blobs: blobs.clone(),
-            replicator: replicator.clone(),
-            fetcher: fetcher.clone(),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-            op_ids,
-        });
-        let (stopper, shutdown) = Stopper::new();
-        let parts = Arc::new(Parts {
-            repairer: Repairer::new(blobs, rpc, replicator),
-            config,
-            identity,
-            disk,
-            engine,
-            log,
-            members,
-            transport,
-            groups,
-            store,
-            fetcher,
-            manifest,
-            manifests: Manifests::default(),
-            clock,
-            entropy,
-            network,
-            rhythm: scale.care,
-            health: care::Health::default(),
-            shutdown,
-        });
-        parts.clone().run(stopper).await
+        let (parts, stopper) = Parts::open(config, machine).await?;
+        parts.run(stopper).await
     }
 
-    /// The node as its administrator sees it.
-    #[must_use]
-    pub fn admin(&self) -> Arc<dyn admin::Node> {
-        Arc::new(face::Face(Arc::clone(&self.parts)))
+    /// Answers the admin API on an address of the machine's network. Whoever can connect is the administrator.
+    ///
+    /// # Errors
+    /// [`StartError::Listen`].
+    pub async fn serve_admin(&mut self, address: SocketAddr) -> Result<(), StartError> {
+        let bound = self.parts.network.listen(address).await;
+        let listener = bound.map_err(|error| listen::ListenError::Bind {
+            service: "admin",
+            address,
+            error,
+        })?;
+        let listener = face::AdminListener { listener, address };
+        face::serve_admin(&self.parts, listener, &mut self.listeners);
+        Ok(())
     }
 
     /// The mail store of this node.
@@ -256,11 +189,132 @@ impl Node {
     }
 }
 
+/// A node that is dropped without [`Node::stop`] is as one whose process was killed: nothing is flushed or said.
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.parts.transport.abandon();
+    }
+}
+
 impl Parts {
+    /// Opens what the data directory holds. No group takes part in anything yet.
+    async fn open(config: Config, machine: Machine) -> Result<(Arc<Self>, Stopper), StartError> {
+        let Machine {
+            disk,
+            pool,
+            clock,
+            entropy,
+            engine,
+            network,
+            scale,
+        } = machine;
+        let identity = load_identity(disk.as_ref(), &config.data_dir)?;
+        let node = identity.node();
+        let log = SharedLog::open(
+            Arc::clone(&disk),
+            Arc::clone(&pool),
+            entropy.as_ref(),
+            LogConfig {
+                segment_bytes: scale.log_segment_bytes,
+                ..LogConfig::new(node)
+            },
+        )
+        .map_err(|error| StartError::Storage("log", error.to_string()))?;
+        let seed: Option<Seed> =
+            files::read_value(disk.as_ref(), SEED).map_err(|error| StartError::File(error.to_string()))?;
+        let members = Arc::new(Members::of_seed(&seed.unwrap_or(Seed { nodes: Vec::new() })));
+        let transport = Arc::new(start_transport(
+            &config,
+            &identity,
+            &members,
+            &clock,
+            &entropy,
+            network.as_ref(),
+        )?);
+        let rpc: Arc<dyn Rpc> = Arc::clone(&transport) as Arc<dyn Rpc>;
+
+        let fence = Fence::open(disk.as_ref());
+        let groups = Groups::open(
+            (scale.raft)(node),
+            raft::Dependencies {
+                disk: Arc::clone(&disk),
+                pool: Arc::clone(&pool),
+                engine: Arc::clone(&engine),
+                rpc: Arc::new(GatedRpc {
+                    rpc: Arc::clone(&rpc),
+                    fence: Arc::clone(&fence),
+                }),
+                log: log.clone(),
+            },
+        );
+        register_groups(&transport, &groups, &fence);
+        let blobs = BlobStore::open(scale.blobs, Arc::clone(&disk), Arc::clone(&pool), Arc::clone(&entropy))
+            .await
+            .map_err(|error| StartError::Storage("blobs", error.to_string()))?;
+        transport.register(ServiceId::BLOB, Arc::new(BlobService::new(blobs.clone())));
+        let manifest = Manifest::open(Arc::clone(&disk), Arc::clone(&pool))
+            .await
+            .map_err(|error| StartError::Storage("manifest", error.to_string()))?;
+
+        let consensus: Arc<dyn Consensus> = Arc::new(groups.clone());
+        let op_ids = OpIds::new(node, entropy.as_ref());
+        let directory = Directory::new(directory::Dependencies {
+            groups: Arc::clone(&consensus),
+            pool: Arc::clone(&pool),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            op_ids: Arc::clone(&op_ids),
+            cost: PasswordCost {
+                memory_kib: config.password.memory_kib,
+                passes: config.password.passes,
+            },
+        });
+        let replicator = Replicator::new(blobs.clone(), Arc::clone(&rpc), entropy.as_ref());
+        let fetcher = Fetcher::new(blobs.clone(), Arc::clone(&rpc));
+        let store = MailStore::new(mailstore::Dependencies {
+            groups: consensus,
+            directory,
+            blobs: blobs.clone(),
+            replicator: replicator.clone(),
+            fetcher: fetcher.clone(),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            op_ids,
+        });
+        let (stopper, shutdown) = Stopper::new();
+        let parts = Arc::new(Self {
+            repairer: Repairer::new(blobs, rpc, replicator),
+            config,
+            identity,
+            disk,
+            engine,
+            log,
+            members,
+            transport,
+            groups,
+            store,
+            fetcher,
+            manifest,
+            manifests: Manifests::default(),
+            clock,
+            entropy,
+            network,
+            rhythm: scale.care,
+            health: care::Health::default(),
+            ailments: repair::Ailments::default(),
+            fence,
+            shutdown,
+        });
+        Ok((parts, stopper))
+    }
+
     async fn run(self: Arc<Self>, stopper: Stopper) -> Result<Node, StartError> {
         let mut tasks = JoinSet::new();
-        self.open_group(GroupId::DIRECTORY, Incarnation(1), MachineKind::Directory, &mut tasks)
-            .await?;
+        let mut listeners = JoinSet::new();
+        // No group votes here before this node has heard whether it was further than its disk says.
+        fence::first_round(&self).await;
+        tasks.spawn(fence::run(Arc::clone(&self)));
+        self.open_directory(&mut tasks).await?;
         self.found(&mut tasks).await?;
         follow::renew_members(&self).await;
         if let Some(reason) = self.health.removal.reason() {
@@ -277,17 +331,16 @@ impl Parts {
                 .open_group(group, incarnation, MachineKind::Mailbox, &mut tasks)
                 .await
             {
-                tracing::error!(%group, %error, "the group was not opened");
-                self.health.not_opened(group, error.to_string());
+                self.not_opened(group, &error);
             }
         }
+        tasks.spawn(repair::run(Arc::clone(&self)));
         tasks.spawn(follow::follow_directory(Arc::clone(&self)));
         tasks.spawn(follow::watch_membership(Arc::clone(&self)));
         self.transport
             .register(ServiceId::REPORT, Arc::new(report::Reporting(Arc::clone(&self))));
         tasks.spawn(placement::run(Arc::clone(&self)));
         care::spawn_all(&self, &mut tasks);
-        let mut listeners = JoinSet::new();
         if self.config.has_role(Role::Front) {
             let tls = tls::server_tls(&self.config, self.disk.as_ref()).map_err(listen::ListenError::from)?;
             listen::bind_all(&self, &tls, &mut listeners).await?;
@@ -308,15 +361,58 @@ impl Parts {
         kind: MachineKind,
         tasks: &mut JoinSet<()>,
     ) -> Result<Group, StartError> {
-        let opened = self
-            .groups
-            .open_group(group, incarnation, kind)
-            .await
-            .map_err(|error| StartError::Storage("group", error.to_string()))?;
-        let store = self.store.clone();
+        match self.groups.open_group(group, incarnation, kind).await {
+            Ok(opened) => {
+                self.attend(&opened, kind, tasks);
+                Ok(opened)
+            }
+            Err(error) => {
+                if let OpenError::NeedsRepair { reason, .. } = &error {
+                    self.ailments.found(Ailing {
+                        group,
+                        incarnation,
+                        kind,
+                        reason: reason.clone(),
+                    });
+                }
+                Err(StartError::Storage("group", error.to_string()))
+            }
+        }
+    }
+
+    /// Starts what goes with a replica for as long as it is here.
+    pub(crate) fn attend(self: &Arc<Self>, opened: &Group, kind: MachineKind, tasks: &mut JoinSet<()>) {
+        let (group, incarnation, store) = (opened.group(), opened.incarnation(), self.store.clone());
         tasks.spawn(async move { store.follow(group).await });
         tasks.spawn(manifests::write(Arc::clone(self), group, incarnation, kind));
-        Ok(opened)
+    }
+
+    /// One group that is not open here does not keep the others from working.
+    pub(crate) fn not_opened(&self, group: GroupId, error: &StartError) {
+        // One that is repaired was told of.
+        if !self.ailments.contains(group) {
+            tracing::error!(%group, %error, "the group was not opened");
+            self.health.not_opened(group, error.to_string());
+        }
+    }
+
+    /// Opens the directory, without which there is nothing to do, and has it repaired first where it needs that.
+    async fn open_directory(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Result<(), StartError> {
+        let (group, life, kind) = (GroupId::DIRECTORY, Incarnation(1), MachineKind::Directory);
+        match self.open_group(group, life, kind, tasks).await {
+            Ok(_) => Ok(()),
+            Err(_) if self.ailments.contains(group) => {
+                if let Some(opened) = repair::until_open(self, group).await {
+                    self.attend(&opened, kind, tasks);
+                    // It reads its log from the beginning: what it says before it has all of it was true once.
+                    while opened.read_barrier(CURRENT_LOOK).await.is_err() {
+                        tokio::time::sleep(CURRENT_LOOK).await;
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// What the first node does at its first start. Every step can be repeated.
@@ -452,6 +548,16 @@ pub(crate) fn advertised(config: &Config) -> Option<String> {
         .or_else(|| listen.cluster.map(|address| address.to_string()))
 }
 
+/// Has other nodes ask this one's groups, once each was heard.
+fn register_groups(transport: &Transport, groups: &Groups, fence: &Arc<Fence>) {
+    transport.register(ServiceId::FENCE, Arc::clone(fence) as Arc<dyn transport::Service>);
+    let gated = GatedService {
+        service: groups.clone(),
+        fence: Arc::clone(fence),
+    };
+    transport.register(ServiceId::RAFT, Arc::new(gated));
+}
+
 /// The groups that this node leads.
 pub(crate) fn leads(groups: &Groups, group: GroupId) -> bool {
     groups.group(group).is_some_and(|group| group.is_leader())
@@ -466,3 +572,5 @@ pub(crate) fn others(node: NodeId, nodes: &[NodeId]) -> impl Iterator<Item = Nod
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a leader may take to hand over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks whether a repaired directory is the present one.
+const CURRENT_LOOK: Duration = Duration::from_millis(500);

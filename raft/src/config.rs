@@ -162,17 +162,15 @@ pub enum OpenError {
     /// The disk failed.
     #[error(transparent)]
     Disk(#[from] core_types::DiskError),
-    /// The log knows nothing of a replica that has a state: its votes are lost with the log, so it must not vote again.
-    #[error(
-        "group {0}: the log has lost this replica, whose votes are forgotten: it must not vote under this node's id again; \
-         replace the node"
-    )]
-    LogLost(GroupId),
-    /// The replica was closed because its state differs from that of the majority.
-    #[error(
-        "group {0}: the state of this replica differs from that of the majority: remove the replica, and add it anew"
-    )]
-    Diverged(GroupId),
+    /// The replica cannot go on by itself: its votes or its state are lost or wrong. It takes part again after
+    /// [`crate::Groups::repair_group`].
+    #[error("group {group}: {reason}")]
+    NeedsRepair {
+        /// Which group.
+        group: GroupId,
+        /// What is wrong.
+        reason: String,
+    },
     /// The log does not fit the state, or the group cannot be started.
     #[error("group {group}: {detail}")]
     Log {
@@ -181,4 +179,20 @@ pub enum OpenError {
         /// What is wrong.
         detail: String,
     },
+}
+
+/// Why a replica was not repaired, this time.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// Nobody took it out of its group; why not. The replica is as before.
+    #[error("group {group}: {detail}")]
+    NotTakenOut {
+        /// Which group.
+        group: GroupId,
+        /// What is wanting.
+        detail: String,
+    },
+    /// It was taken out, but could not be cleared or opened here. Repairing it again goes on.
+    #[error(transparent)]
+    Open(#[from] OpenError),
 }

@@ -61,6 +61,11 @@ pub(crate) enum Request {
     Digests,
     /// From the leader: a majority has this digest at this index. A replica that has another closes.
     CompareDigest(DigestAt),
+    /// To the leader, from a node whose replica cannot go on: to be taken out of the members.
+    TakeOut {
+        /// How long the asker waits, in milliseconds.
+        patience: u64,
+    },
 }
 
 /// A part of a snapshot's file.
@@ -104,6 +109,20 @@ pub(crate) enum Answer {
     Changed(Attempt<()>),
     Digests(Vec<DigestAt>),
     Compared,
+    TakenOut {
+        attempt: Attempt<Exit>,
+        /// Who votes, as far as the replica that answers knows.
+        voters: BTreeSet<u64>,
+    },
+}
+
+/// How a node was taken out of the members: a commit that a leader vouches for.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Exit {
+    /// The leader's vote once the change was committed.
+    pub(crate) vote: Vote,
+    /// Where the members without the node stand in the log.
+    pub(crate) index: u64,
 }
 
 /// What came of asking one replica as the leader.
@@ -129,6 +148,8 @@ pub(crate) enum Rejection {
     Closed(String),
     #[error("not acceptable: {0}")]
     Invalid(String),
+    #[error("the replica has begun anew and takes part in no election before it has caught up")]
+    Behind,
 }
 
 pub(crate) type Reply = Result<Answer, Rejection>;

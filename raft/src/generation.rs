@@ -16,7 +16,7 @@
 //! **Bases.** A snapshot from another replica is written beside the live rows, as another base, and one small batch then
 //! makes that base the live one. A crash before it leaves the old state whole; the pins of the old base stay readable.
 //!
-//! Pins do not survive the process: saves and bases that are not live are dropped at open.
+//! Pins do not survive the process: saves and bases that are not live are collected after open.
 //! Not here: what is in the rows; files of snapshots.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,9 +24,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use core_types::kv::prefix_end;
-use core_types::{Batch, GroupId, Incarnation, KvEngine, KvError, KvRead};
+use core_types::{Batch, BlockingPool, GroupId, Incarnation, KvEngine, KvError, KvRead};
 use tokio::sync::RwLock;
 
+use crate::blocking;
 use crate::consensus::ReadFn;
 
 const KEY_VERSION: u8 = 1;
@@ -65,7 +66,8 @@ struct Pins {
 }
 
 impl GroupRows {
-    /// Opens a group's rows, and drops what an earlier process left behind.
+    /// Opens a group's rows. What an earlier process left behind is to be collected ([`Self::collect`]) before a pin is made
+    /// or another state installed.
     pub(crate) fn open(
         engine: Arc<dyn KvEngine>,
         group: GroupId,
@@ -92,21 +94,32 @@ impl GroupRows {
             Some(other) => return Err(KvError::Damaged(format!("live base of group {group}: {other:02x?}"))),
         };
         rows.base.store(live, Ordering::Release);
-        for base in 0..BASES {
-            rows.clear(&rows.key(SPACE_SAVES | base, &[]))?;
-            if base != live {
-                rows.clear(&rows.key(SPACE_ROWS | base, &[]))?;
+        {
+            let mut pins = rows.pins();
+            for base in 0..BASES {
+                pins.garbage.push(rows.key(SPACE_SAVES | base, &[]));
+                if base != live {
+                    pins.garbage.push(rows.key(SPACE_ROWS | base, &[]));
+                    pins.busy.insert(base);
+                }
             }
         }
         Ok(Arc::new(rows))
     }
 
-    /// Removes everything that stands in the index for a replica. It is not open.
-    pub(crate) fn remove(engine: Arc<dyn KvEngine>, group: GroupId, incarnation: Incarnation) -> Result<(), KvError> {
+    /// Removes everything that stands in the index for a replica, piece by piece. It is not open.
+    pub(crate) async fn remove(
+        engine: Arc<dyn KvEngine>,
+        pool: &dyn BlockingPool,
+        group: GroupId,
+        incarnation: Incarnation,
+    ) -> Result<(), KvError> {
         let rows = Self::open(engine, group, incarnation)?;
         // Which base is live goes last: what is left after a crash is then still found.
-        rows.clear(&rows.key(SPACE_ROWS | rows.live(), &[]))?;
-        rows.clear(&rows.key(SPACE_META, &[]))
+        rows.pins()
+            .garbage
+            .extend([rows.key(SPACE_ROWS | rows.live(), &[]), rows.key(SPACE_META, &[])]);
+        rows.collect(pool).await
     }
 
     /// What the last [`Self::write`] or [`Install::finish`] said about itself.
@@ -152,7 +165,6 @@ impl GroupRows {
 
     /// Begins to write another state beside the live one.
     pub(crate) fn install(self: &Arc<Self>) -> Result<Install, KvError> {
-        self.collect()?;
         let mut pins = self.pins();
         let live = self.live();
         let base = (0..BASES)
@@ -166,13 +178,40 @@ impl GroupRows {
         })
     }
 
-    /// Removes what no pin needs any more.
-    pub(crate) fn collect(&self) -> Result<(), KvError> {
+    /// Removes what no pin needs any more, piece by piece on the pool: nothing else waits for more than one piece.
+    pub(crate) async fn collect(self: &Arc<Self>, pool: &dyn BlockingPool) -> Result<(), KvError> {
+        while self.collect_piece(pool).await? {}
+        Ok(())
+    }
+
+    /// Removes so much of it as one batch may; whether there is more.
+    pub(crate) async fn collect_piece(self: &Arc<Self>, pool: &dyn BlockingPool) -> Result<bool, KvError> {
+        if self.pins().garbage.is_empty() {
+            return Ok(false);
+        }
+        let rows = Arc::clone(self);
+        let collected = blocking::run(pool, move || Ok(rows.collect_here(CLEAR_KEYS)));
+        let more = collected.await.map_err(|error| KvError::Io(error.to_string()))??;
+        // Work that waits on this thread comes first.
+        tokio::task::yield_now().await;
+        Ok(more)
+    }
+
+    /// Removes at most `keys` keys of what no pin needs any more; whether there is more.
+    fn collect_here(&self, keys: usize) -> Result<bool, KvError> {
+        let mut left = keys;
         loop {
             let Some(prefix) = self.pins().garbage.first().cloned() else {
-                return Ok(());
+                return Ok(false);
             };
-            self.clear(&prefix)?;
+            if left == 0 {
+                return Ok(true);
+            }
+            let removed = self.clear(&prefix, left)?;
+            if removed == left {
+                return Ok(true);
+            }
+            left -= removed;
             let mut pins = self.pins();
             pins.garbage.retain(|other| *other != prefix);
             if let Some(space) = prefix.get(9)
@@ -246,20 +285,18 @@ impl GroupRows {
         pins.garbage.push(self.key(SPACE_SAVES | base, &[]));
     }
 
-    /// Removes all keys with a prefix.
-    fn clear(&self, prefix: &[u8]) -> Result<(), KvError> {
+    /// Removes the first keys with a prefix, at most so many; how many there were.
+    fn clear(&self, prefix: &[u8], keys: usize) -> Result<usize, KvError> {
         let end = prefix_end(prefix).unwrap_or_else(|| vec![0xFF]);
-        loop {
-            let mut batch = Batch::default();
-            self.engine.scan(prefix, &end, &mut |key, _| {
-                batch.delete(key);
-                batch.len() < CLEAR_KEYS
-            })?;
-            if batch.is_empty() {
-                return Ok(());
-            }
+        let mut batch = Batch::default();
+        self.engine.scan(prefix, &end, &mut |key, _| {
+            batch.delete(key);
+            batch.len() < keys
+        })?;
+        if !batch.is_empty() {
             self.engine.write(&batch)?;
         }
+        Ok(batch.len())
     }
 
     fn live(&self) -> u8 {
@@ -525,7 +562,7 @@ impl Install {
         })
     }
 
-    /// Makes the state the live one.
+    /// Makes the state the live one. What it takes the place of is to be collected.
     pub(crate) async fn finish(mut self, machine_row: &[u8]) -> Result<(), KvError> {
         let mut batch = Batch::default();
         batch.put(self.rows.key(SPACE_META, &[META_BASE]), [self.base]);
@@ -543,7 +580,7 @@ impl Install {
         }
         self.done = true;
         drop(guard);
-        self.rows.collect()
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use core_types::{BlockingPool, Disk, DiskError, DiskErrorKind, GroupId, Incarnation, KvEngine, KvError, NodeId};
+use openraft::storage::RaftLogStorage;
 use openraft::{Raft, SnapshotPolicy};
 use state::{Command, Effect, MachineKind, Outcome};
 use tokio::sync::broadcast;
@@ -27,14 +28,16 @@ use crate::consensus::{Consensus, Membership, ProposeError, ReadFn, Unavailable}
 use crate::frame::{self, Frame, Rejection, Reply};
 use crate::generation::GroupRows;
 use crate::group::{Group, MembershipStatus};
-use crate::log::{GroupKey, Record, SharedLog};
+use crate::log::{Damage, GroupKey, Record, SharedLog};
 use crate::log_store::LogStore;
-use crate::machine::Machine;
+use crate::machine::{Machine, is_full};
 use crate::network::Network;
 use crate::replica::{ApplyFn, Failed, Replica, Ties};
 use crate::snapshot;
 use crate::space::Space;
 
+/// What is wrong with a replica that the log should know and does not.
+const LOG_LOST: &str = "the log has lost this replica and the votes that it gave";
 /// A command that is committed has this long at least to be applied here too.
 const APPLY_WAIT_MIN: Duration = Duration::from_secs(1);
 
@@ -56,18 +59,18 @@ pub struct Dependencies {
 /// The groups of this node. Clones are the same groups. It answers [`transport::ServiceId::RAFT`].
 #[derive(Clone)]
 pub struct Groups {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    config: Arc<Config>,
-    dependencies: Dependencies,
+pub(crate) struct Inner {
+    pub(crate) config: Arc<Config>,
+    pub(crate) dependencies: Dependencies,
     apply: ApplyFn,
     groups: Mutex<BTreeMap<GroupId, Group>>,
     /// Held while a replica is opened, so that none is opened twice.
-    opening: tokio::sync::Mutex<()>,
+    pub(crate) opening: tokio::sync::Mutex<()>,
     space: Arc<Space>,
-    failed: Failed,
+    pub(crate) failed: Failed,
     /// Checkpoints one after the other that found a full disk, though it has room.
     full_checkpoints: AtomicU32,
     maintenance: Mutex<Option<JoinHandle<()>>>,
@@ -141,7 +144,7 @@ impl Groups {
     /// An open group.
     #[must_use]
     pub fn group(&self, group: GroupId) -> Option<Group> {
-        self.inner.locked().get(&group).cloned()
+        self.inner.group(group)
     }
 
     fn replica(&self, group: GroupId) -> Result<Group, Unavailable> {
@@ -159,10 +162,7 @@ impl Groups {
     pub async fn close_group(&self, group: GroupId) {
         // Not while it is being opened again.
         let _opening = self.inner.opening.lock().await;
-        let closing = self.inner.locked().remove(&group);
-        if let Some(closing) = closing {
-            stop(&closing).await;
-        }
+        self.inner.close_group(group).await;
     }
 
     /// Stops a group's replica here and removes everything of it: log, rows, snapshots. For a replica that has left its group,
@@ -172,29 +172,19 @@ impl Groups {
     /// [`OpenError`]; asking again goes on where it ended.
     pub async fn remove_group(&self, group: GroupId, incarnation: Incarnation) -> Result<(), OpenError> {
         self.close_group(group).await;
-        let Dependencies {
-            disk,
-            pool,
-            engine,
-            log,
-            ..
-        } = self.inner.dependencies.clone();
+        let log = &self.inner.dependencies.log;
         log.write(GroupKey { group, incarnation }, vec![Record::Removed])
             .await
             .map_err(|error| OpenError::Log {
                 group,
                 detail: error.to_string(),
             })?;
-        let removed = blocking::run(&*pool, move || {
-            snapshot::remove_all(&*disk, group, incarnation)?;
-            let removed = GroupRows::remove(engine, group, incarnation);
-            if removed.is_ok() {
-                snapshot::unmark_diverged(&*disk, group, incarnation)?;
-            }
-            Ok(removed)
-        })
-        .await?;
-        Ok(removed?)
+        let (disk, pool) = (
+            Arc::clone(&self.inner.dependencies.disk),
+            Arc::clone(&self.inner.dependencies.pool),
+        );
+        self.inner.clear(group, incarnation).await?;
+        Ok(blocking::run(&*pool, move || snapshot::forget_behind(&*disk, group, incarnation)).await?)
     }
 
     /// Makes everything that was written to the index durable.
@@ -321,8 +311,80 @@ impl Inner {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn group(&self, group: GroupId) -> Option<Group> {
+        self.locked().get(&group).cloned()
+    }
+
+    /// Why a replica must not be opened, as far as disk and log say without looking at its state.
+    async fn fault(&self, key: GroupKey) -> Result<Option<String>, OpenError> {
+        let GroupKey { group, incarnation } = key;
+        let disk = Arc::clone(&self.dependencies.disk);
+        let marked = blocking::run(&*self.dependencies.pool, move || {
+            snapshot::marked(&*disk, group, incarnation)
+        });
+        if let Some(reason) = marked.await? {
+            return Ok(Some(reason));
+        }
+        let log = &self.dependencies.log;
+        Ok(match log.state(key) {
+            Some(state) => state.damage.map(|damage| damage_text(&damage)),
+            None => log.is_lost().then(|| LOG_LOST.to_owned()),
+        })
+    }
+
+    /// Lets a replica that began anew take part in elections once it has applied what took it out: from there on it knows
+    /// of every change of the members that the replica before it may have known.
+    async fn admit(&self, group: &Group) {
+        let replica = &group.inner.replica;
+        let Some(behind) = replica.behind() else { return };
+        if replica.applied().is_none_or(|applied| applied < behind) {
+            return;
+        }
+        let (disk, id, incarnation) = (Arc::clone(&replica.disk), replica.group, replica.incarnation);
+        let forgotten = blocking::run(&*replica.pool, move || snapshot::forget_behind(&*disk, id, incarnation));
+        match forgotten.await {
+            Ok(()) => {
+                tracing::info!(
+                    group = id.0,
+                    index = behind,
+                    "the replica has caught up with what took it out"
+                );
+                replica.has_caught_up();
+                group.inner.raft.runtime_config().elect(true);
+            }
+            Err(error) => tracing::warn!(group = id.0, error = %error, "it is tried again"),
+        }
+    }
+
+    /// What the log found damaged of a replica while it ran.
+    fn damage(&self, replica: &Replica) -> Option<String> {
+        let (group, incarnation) = (replica.group, replica.incarnation);
+        let state = self.dependencies.log.state(GroupKey { group, incarnation })?;
+        state.damage.map(|damage| damage_text(&damage))
+    }
+
+    /// Stops a replica; nothing of it runs or writes any more on return. `opening` is held.
+    pub(crate) async fn close_group(&self, group: GroupId) -> Option<Group> {
+        let closing = self.locked().remove(&group)?;
+        stop(&closing).await;
+        let replica = &closing.inner.replica;
+        replica.end();
+        // Whatever it was applying is written; it begins nothing any more.
+        drop(replica.busy.lock().await);
+        Some(closing)
+    }
+
+    /// Removes rows, snapshots and the mark of a replica that is not open and of which the log holds nothing.
+    pub(crate) async fn clear(&self, group: GroupId, incarnation: Incarnation) -> Result<(), OpenError> {
+        let Dependencies { disk, pool, engine, .. } = self.dependencies.clone();
+        let files = Arc::clone(&disk);
+        blocking::run(&*pool, move || snapshot::remove_all(&*files, group, incarnation)).await?;
+        GroupRows::remove(engine, &*pool, group, incarnation).await?;
+        Ok(blocking::run(&*pool, move || snapshot::unmark(&*disk, group, incarnation)).await?)
+    }
+
     /// Opens a replica; `opening` is held.
-    async fn open(
+    pub(crate) async fn open(
         &self,
         group: GroupId,
         incarnation: Incarnation,
@@ -338,23 +400,25 @@ impl Inner {
         } = self.dependencies.clone();
         let failed = |detail: String| OpenError::Log { group, detail };
         let found_full = Arc::clone(&ties.found_full);
+        let key = GroupKey { group, incarnation };
+        let needs_repair = |reason: String| OpenError::NeedsRepair { group, reason };
+        if let Some(reason) = self.fault(key).await? {
+            return Err(needs_repair(reason));
+        }
         let loading = Arc::clone(&disk);
-        let (rows, snapshot, is_diverged) = blocking::run(&*pool, move || {
+        let (rows, snapshot, behind) = blocking::run(&*pool, move || {
             let rows = GroupRows::open(engine, group, incarnation);
-            let is_diverged = snapshot::is_diverged(&*loading, group, incarnation)?;
-            Ok((rows, snapshot::load_newest(&*loading, group, incarnation)?, is_diverged))
+            let behind = snapshot::noted_behind(&*loading, group, incarnation)?;
+            Ok((rows, snapshot::load_newest(&*loading, group, incarnation)?, behind))
         })
         .await?;
         let rows = rows?;
-        if is_diverged {
-            return Err(OpenError::Diverged(group));
-        }
         // A log is begun before anything is applied: what has a state had a log, and votes in it.
-        let is_known = log.state(GroupKey { group, incarnation }).is_some();
-        if !is_known && (snapshot.is_some() || rows.machine_row()?.is_some()) {
-            return Err(OpenError::LogLost(group));
+        if log.state(key).is_none() && (snapshot.is_some() || rows.machine_row()?.is_some()) {
+            return Err(needs_repair(LOG_LOST.to_owned()));
         }
-        let store = LogStore::open(log, GroupKey { group, incarnation }, found_full)
+        rows.collect(&*pool).await?;
+        let mut store = LogStore::open(log, key, Arc::clone(&found_full))
             .await
             .map_err(|error| failed(error.to_string()))?;
         let network = Network {
@@ -374,15 +438,23 @@ impl Inner {
             pool,
             apply,
             snapshot,
+            behind,
             ties,
         ));
         let machine = Machine::open(Arc::clone(&replica))?;
+        let last = store.get_log_state().await.map_err(|error| failed(error.to_string()))?;
+        if let Err(error) = machine.save_what_the_log_lacks(last.last_log_id).await {
+            if is_full(&error) {
+                found_full.store(true, Ordering::Release);
+            }
+            return Err(failed(error.to_string()));
+        }
         let timers = if group == GroupId::DIRECTORY {
             self.config.directory_timers
         } else {
             self.config.timers
         };
-        let settings = Arc::new(openraft_config(&self.config, timers).map_err(failed)?);
+        let settings = Arc::new(openraft_config(&self.config, timers, behind.is_none()).map_err(failed)?);
         let node = self.config.node.0;
         let raft = Raft::new(node, settings, network.clone(), store, machine)
             .await
@@ -427,7 +499,7 @@ impl Inner {
                 self.failed.tell("the index does not see that the disk has room again")
             }
             Err(error) => {
-                if matches!(error, OpenError::Diverged(_) | OpenError::LogLost(_)) {
+                if matches!(error, OpenError::NeedsRepair { .. }) {
                     replica.ties.found_full.store(false, Ordering::Release);
                 }
                 tracing::warn!(group = group.0, error = %error, "replica not opened again");
@@ -489,14 +561,18 @@ async fn maintain(inner: Weak<Inner>) {
         let Some(inner) = inner.upgrade() else { return };
         let groups: Vec<Group> = inner.locked().values().cloned().collect();
         for group in &groups {
-            group.inner.notice_stop();
             let replica = &group.inner.replica;
+            if let Some(reason) = inner.damage(replica) {
+                replica.close_for_repair(&reason);
+            }
+            group.inner.notice_stop();
             if replica.closed().is_some() {
                 if replica.found_full() && !inner.space.is_low().await {
                     inner.reopen(group).await;
                 }
                 continue;
             }
+            inner.admit(group).await;
             if *group.inner.replica.watch_unsaved().borrow() >= config.snapshot_bytes {
                 group.inner.replica.reset_unsaved();
                 group.trigger_snapshot().await;
@@ -533,12 +609,20 @@ async fn stop_when_closed(group: Group) {
     }
 }
 
+/// What a log says of damage to a replica, in words.
+fn damage_text(damage: &Damage) -> String {
+    format!(
+        "log damaged: {}, at offset {} of {}",
+        damage.detail, damage.offset, damage.segment
+    )
+}
+
 async fn stop(group: &Group) {
     // An error says that it has stopped already.
     let _ = group.inner.raft.shutdown().await;
 }
 
-fn openraft_config(config: &Config, timers: Timers) -> Result<openraft::Config, String> {
+fn openraft_config(config: &Config, timers: Timers, may_elect: bool) -> Result<openraft::Config, String> {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let settings = openraft::Config {
         cluster_name: "everpost".to_owned(),
@@ -546,6 +630,7 @@ fn openraft_config(config: &Config, timers: Timers) -> Result<openraft::Config, 
         election_timeout_min: millis(timers.election_min),
         election_timeout_max: millis(timers.election_max),
         enable_pre_vote: Some(true),
+        enable_elect: may_elect,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries),
         max_in_snapshot_log_to_keep: config.log_entries_kept,
         replication_lag_threshold: config.snapshot_entries.max(config.log_entries_kept),

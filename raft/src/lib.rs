@@ -11,6 +11,7 @@ mod blocking;
 mod config;
 pub mod consensus;
 mod frame;
+pub mod fuzzing;
 mod generation;
 mod group;
 mod groups;
@@ -21,6 +22,7 @@ mod log_store;
 mod machine;
 mod network;
 mod receipts;
+mod repair;
 mod replica;
 mod snapshot;
 mod space;
@@ -30,6 +32,7 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-pub use config::{BarrierError, Config, GroupError, OpenError, Proposed, Timers};
+pub use config::{BarrierError, Config, GroupError, OpenError, Proposed, RepairError, Timers};
 pub use group::{Group, GroupStatus, MembershipStatus, Role};
 pub use groups::{Dependencies, Groups};
+pub use repair::Ailing;

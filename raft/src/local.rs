@@ -1,6 +1,7 @@
 //! Groups without replication: each command is applied at once, in memory. For tests of what stands above consensus.
 //!
-//! The state machine is the real one. A group can be made unavailable, as one without a majority is.
+//! The state machine is the real one. A group can be made unavailable, as one without a majority is, and it can be made to
+//! hang: what is proposed to it then is committed late, after its maker has given up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -18,6 +19,8 @@ pub struct LocalGroups {
     voters: Vec<NodeId>,
     groups: BTreeMap<GroupId, Local>,
     cut: Mutex<BTreeSet<GroupId>>,
+    /// Groups that hang, with what was proposed to them meanwhile.
+    hanging: Mutex<BTreeMap<GroupId, Vec<Command>>>,
 }
 
 struct Local {
@@ -40,6 +43,7 @@ impl LocalGroups {
             voters: vec![node],
             groups,
             cut: Mutex::default(),
+            hanging: Mutex::default(),
         }
     }
 
@@ -58,6 +62,50 @@ impl LocalGroups {
         } else {
             cut.insert(group);
         }
+    }
+
+    /// From now on what is proposed to the group is taken, and not decided before its maker's patience ends.
+    pub fn hang(&self, group: GroupId) {
+        let mut hanging = self.hanging.lock().unwrap_or_else(PoisonError::into_inner);
+        hanging.entry(group).or_default();
+    }
+
+    /// The group goes on, and first decides what it has taken, in that order; the outcomes, which nobody waits for any more.
+    ///
+    /// # Errors
+    /// [`Unavailable`], when one cannot be applied.
+    pub fn go_on(&self, group: GroupId) -> Result<Vec<Outcome>, Unavailable> {
+        let mut hanging = self.hanging.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = hanging.remove(&group).unwrap_or_default();
+        late.iter().map(|command| self.apply(group, command)).collect()
+    }
+
+    /// Whether the group hangs; if so it has taken the command.
+    fn is_taken(&self, group: GroupId, command: &Command) -> bool {
+        let mut hanging = self.hanging.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = hanging.get_mut(&group).map(|taken| taken.push(command.clone()));
+        taken.is_some()
+    }
+
+    fn apply(&self, group: GroupId, command: &Command) -> Result<Outcome, Unavailable> {
+        let local = self.local(group)?;
+        let kind = if group == GroupId::DIRECTORY {
+            MachineKind::Directory
+        } else {
+            MachineKind::Mailbox
+        };
+        let applied = {
+            let _order = local.order.write().unwrap_or_else(PoisonError::into_inner);
+            let failed = |error: String| Unavailable(group, error);
+            let applied = state::apply(&local.engine, kind, command).map_err(|error| failed(error.to_string()))?;
+            local
+                .engine
+                .write(&applied.batch)
+                .map_err(|error| failed(error.to_string()))?;
+            applied
+        };
+        let _ = local.effects.send(applied.effects.into());
+        Ok(applied.outcome)
     }
 
     fn local(&self, group: GroupId) -> Result<&Local, Unavailable> {
@@ -80,25 +128,13 @@ impl Consensus for LocalGroups {
         self.groups.keys().copied().collect()
     }
 
-    async fn propose(&self, group: GroupId, command: Command, _timeout: Duration) -> Result<Outcome, ProposeError> {
-        let local = self.majority(group)?;
-        let kind = if group == GroupId::DIRECTORY {
-            MachineKind::Directory
-        } else {
-            MachineKind::Mailbox
-        };
-        let applied = {
-            let _order = local.order.write().unwrap_or_else(PoisonError::into_inner);
-            let failed = |error: String| Unavailable(group, error);
-            let applied = state::apply(&local.engine, kind, &command).map_err(|error| failed(error.to_string()))?;
-            local
-                .engine
-                .write(&applied.batch)
-                .map_err(|error| failed(error.to_string()))?;
-            applied
-        };
-        let _ = local.effects.send(applied.effects.into());
-        Ok(applied.outcome)
+    async fn propose(&self, group: GroupId, command: Command, timeout: Duration) -> Result<Outcome, ProposeError> {
+        self.majority(group)?;
+        if self.is_taken(group, &command) {
+            tokio::time::sleep(timeout).await;
+            return Err(ProposeError::Unknown);
+        }
+        Ok(self.apply(group, &command)?)
     }
 
     async fn read_barrier(&self, group: GroupId, _timeout: Duration) -> Result<(), Unavailable> {

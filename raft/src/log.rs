@@ -34,14 +34,17 @@
 //! segment since its oldest entry: [`SharedLog::pinning`] names it).
 
 mod index;
+mod life;
 mod record;
 mod scan;
+mod spare;
 mod writer;
 mod written;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -54,6 +57,7 @@ pub use record::fuzz_records;
 use index::{Found, Index};
 use record::{Context, Stored};
 use scan::Scan;
+use spare::Spares;
 use writer::Writer;
 
 /// A replica's log within the node's: a group in one of its lives.
@@ -178,6 +182,9 @@ pub enum LogError {
     /// The group was not created, or is removed.
     #[error("the log knows no group {0}")]
     NoGroup(GroupKey),
+    /// The process ends.
+    #[error("the log ends with the process")]
+    Ended,
     /// A record above [`limits::LOG_RECORD_BYTES_MAX`].
     #[error("a record of {0} bytes is too large for the log")]
     TooLarge(usize),
@@ -268,6 +275,9 @@ struct Inner {
     shared: Mutex<Shared>,
     /// Held by the one job that writes.
     writer: Mutex<Writer>,
+    spares: Spares,
+    /// There was a log before this one, and it is gone.
+    is_lost: AtomicBool,
     /// Octets that may still be submitted.
     room: Arc<Semaphore>,
 }
@@ -281,6 +291,7 @@ struct Shared {
     running: bool,
     failed: Option<LogError>,
     position: LogPosition,
+    found: LogPosition,
 }
 
 type Segments = BTreeMap<u64, Segment>;
@@ -318,8 +329,8 @@ impl SharedLog {
     /// Damage does not keep a log from being opened: see [`SharedLog::damages`].
     ///
     /// # Errors
-    /// `Full` when there is no room, `WrongNode`, `UnknownVersion`; `Corrupt` when nothing can be known about the groups;
-    /// `Disk` and `SyncFailed` as they come.
+    /// `Full` when there is no room, `WrongNode`, `UnknownVersion`; `Disk` and `SyncFailed` as they come. A log of which
+    /// nothing can be read is set aside: see [`SharedLog::is_lost`].
     pub fn open(
         disk: Arc<dyn Disk>,
         pool: Arc<dyn BlockingPool>,
@@ -327,7 +338,14 @@ impl SharedLog {
         config: LogConfig,
     ) -> Result<Self, LogError> {
         disk.create_dir_all(&config.directory).map_err(LogError::of_write)?;
-        let mut scan = Scan::run(&*disk, &config, None)?;
+        let mut scan = match Scan::run(&*disk, &config, None) {
+            Err(LogError::Corrupt(damage)) => {
+                tracing::error!(%damage, "nothing of the log can be read; it is set aside as lost");
+                life::set_aside(&*disk, &config)?;
+                Scan::run(&*disk, &config, None)?
+            }
+            read => read?,
+        };
         for damage in &scan.damages {
             tracing::error!(%damage, "the log is damaged where it was durable");
         }
@@ -335,7 +353,15 @@ impl SharedLog {
         let Scan {
             index, mut segments, ..
         } = scan;
+        let found = writer.position();
         let position = writer.boot(&*disk, &config, entropy, &mut segments)?;
+        let is_lost = life::is_lost(&*disk, &config, &index.salt)?;
+        if is_lost {
+            tracing::error!(
+                directory = config.directory,
+                "the log that this node once began is gone, and with it the votes of its groups"
+            );
+        }
         let shared = Shared {
             index,
             segments,
@@ -344,6 +370,7 @@ impl SharedLog {
             running: false,
             failed: None,
             position,
+            found,
         };
         let inner = Inner {
             disk,
@@ -351,6 +378,8 @@ impl SharedLog {
             config,
             shared: Mutex::new(shared),
             writer: Mutex::new(writer),
+            spares: Spares::default(),
+            is_lost: AtomicBool::new(is_lost),
             room: Arc::new(Semaphore::new(limits::LOG_QUEUE_BYTES_MAX)),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -436,16 +465,24 @@ impl SharedLog {
                 .collect();
             (found, segments, shared.index.salt)
         };
-        found
-            .into_iter()
-            .map(|found| match found {
-                Found::Cached(entry) => Ok(entry),
-                Found::Stored(mark, place) => {
-                    let segment = segments.get(&place.segment).ok_or(LogError::NoGroup(key))?;
-                    read_entry(segment, &salt, key, mark, place)
+        let mut entries = Vec::with_capacity(found.len());
+        for found in found {
+            let (mark, place) = match found {
+                Found::Cached(entry) => {
+                    entries.push(entry);
+                    continue;
                 }
-            })
-            .collect()
+                Found::Stored(mark, place) => (mark, place),
+            };
+            let segment = segments.get(&place.segment).ok_or(LogError::NoGroup(key))?;
+            let read = read_entry(segment, &salt, key, mark, place);
+            if let Err(LogError::Corrupt(damage)) = &read {
+                tracing::error!(%damage, "the log is damaged where it was durable");
+                self.inner.lock().index.damage_entry(key, mark.index, place, damage);
+            }
+            entries.push(read?);
+        }
+        Ok(entries)
     }
 
     /// Whether [`SharedLog::read`] of the same would not touch the disk.
@@ -473,6 +510,64 @@ impl SharedLog {
     #[must_use]
     pub fn damages(&self) -> Vec<Arc<Damage>> {
         self.inner.lock().index.damages()
+    }
+
+    /// Whether the node once began another log, which is gone: a replica that this one does not know may have voted there.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.inner.is_lost.load(Ordering::Acquire)
+    }
+
+    /// Where the log was when it was opened; all zero for one that was begun then.
+    #[must_use]
+    pub fn found(&self) -> LogPosition {
+        self.inner.lock().found
+    }
+
+    /// Goes on as what it is: an older image of a log that was in start `boot` at least. What it does not know says nothing
+    /// any more ([`SharedLog::is_lost`]), and its position is above every one that it had. Blocks for a small file.
+    ///
+    /// # Errors
+    /// How the log failed.
+    pub async fn fence(&self, boot: u64) -> Result<(), LogError> {
+        let inner = Arc::clone(&self.inner);
+        let (tell, told) = oneshot::channel();
+        self.inner.pool.execute(Box::new(move || {
+            let _gone = tell.send(life::forget(&*inner.disk, &inner.config));
+        }));
+        told.await.map_err(|_| self.failure().unwrap_or(LogError::Ended))??;
+        self.inner.is_lost.store(true, Ordering::Release);
+        let (tell, told) = oneshot::channel();
+        let (stored, higher) = {
+            let mut shared = self.inner.lock();
+            if let Some(failed) = &shared.failed {
+                return Err(failed.clone());
+            }
+            let count = boot.max(shared.position.boot).saturating_add(1);
+            let nonce = shared.position.nonce;
+            let done: Done = Box::new(move |result| {
+                let _gone = tell.send(result);
+            });
+            shared.queue.push_back(Item {
+                stored: Stored::Boot { count, nonce },
+                stamp: 0,
+                done: Some(done),
+            });
+            let seq = shared.position.seq;
+            (
+                count,
+                LogPosition {
+                    boot: count,
+                    nonce,
+                    seq,
+                },
+            )
+        };
+        self.inner.start();
+        told.await.map_err(|_| self.failure().unwrap_or(LogError::Ended))??;
+        tracing::warn!(start = stored, "the log goes on above what is remembered of it");
+        self.inner.lock().found = higher;
+        Ok(())
     }
 
     /// How far the log is durable.
@@ -503,6 +598,20 @@ impl SharedLog {
         }
         let bound = shared.segments.keys().rev().nth(segments.saturating_sub(1)).copied();
         shared.index.with_entries_before(bound.unwrap_or(0))
+    }
+
+    /// The path of the segment in which an entry stands, and where in it.
+    #[cfg(test)]
+    pub(crate) fn place_of(&self, key: GroupKey, index: u64) -> (String, u64) {
+        let shared = self.inner.lock();
+        let place = shared.index.place(key, index).unwrap();
+        (shared.segments[&place.segment].path.clone(), place.offset)
+    }
+
+    /// Drops every written entry from memory.
+    #[cfg(test)]
+    pub(crate) fn forget_cached(&self) {
+        self.inner.lock().index.forget_cached();
     }
 
     /// The pool that blocking reads belong on.

@@ -140,8 +140,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        let bytes = codec::encode(VOTE_VERSION, vote, VOTE_BYTES_MAX).map_err(io::Error::other)?;
-        self.write(Record::Vote(Bytes::from(bytes))).await
+        let bytes = encode_vote(vote).map_err(io::Error::other)?;
+        self.write(Record::Vote(bytes)).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -197,6 +197,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let upto = to_mark(&log_id);
         self.write(Record::Purge { upto }).await
     }
+}
+
+/// A vote as it stands in the log.
+pub(crate) fn encode_vote(vote: &Vote) -> Result<Bytes, codec::CodecError> {
+    codec::encode(VOTE_VERSION, vote, VOTE_BYTES_MAX).map(Bytes::from)
 }
 
 fn decode(entries: Vec<LogEntry>) -> Result<Vec<Entry>, io::Error> {

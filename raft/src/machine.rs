@@ -85,6 +85,20 @@ impl Machine {
         Ok(machine)
     }
 
+    /// The index can be ahead of the log: entries that others had committed were applied, and then found no room in the log
+    /// here, or were lost from it in a power loss. openraft then counts the log as purged up to what is applied; so a
+    /// snapshot of that has to be there first, as before any purge.
+    pub(crate) async fn save_what_the_log_lacks(&self, last: Option<LogId>) -> io::Result<()> {
+        let saved = self
+            .replica
+            .current_snapshot()
+            .and_then(|file| file.header.meta.last_log_id);
+        if self.row.applied <= last || self.row.applied <= saved {
+            return Ok(());
+        }
+        self.builder(true).build().await.map(drop)
+    }
+
     fn tell_applied(&self) {
         self.replica
             .set_applied(self.row.applied.as_ref().map_or(0, |id| id.index + 1));
@@ -249,6 +263,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
 impl Machine {
     async fn install(&mut self, meta: &SnapshotMeta, file: SnapshotFile) -> io::Result<()> {
+        // What an install that was given up left behind takes room.
+        let cleaner = Arc::clone(&self.replica.pool);
+        self.replica.rows.collect(&*cleaner).await.map_err(io::Error::other)?;
         let install = self.replica.rows.install().map_err(io::Error::other)?;
         let (path, open) = (file.path.clone(), Arc::clone(&file.file));
         let pool = Arc::clone(&self.replica.pool);
@@ -280,7 +297,8 @@ impl Machine {
         // Before the index is told: who sees the index finds that there is more to look at.
         self.replica.publish_replaced();
         self.tell_applied();
-        Ok(())
+        // Still here, where no other state is installed and the replica not opened anew meanwhile: it would use the same keys.
+        self.replica.rows.collect(&*cleaner).await.map_err(io::Error::other)
     }
 }
 
@@ -366,8 +384,18 @@ impl Builder {
             .map_err(io::Error::other)?;
         keep_snapshot(&replica, file.clone()).await.map_err(io::Error::other)?;
         replica.reset_unsaved();
-        replica.rows.collect().map_err(io::Error::other)?;
+        collect(&replica).await.map_err(io::Error::other)?;
         Ok(file)
+    }
+}
+
+/// Removes what no pin needs any more, while the replica goes on. Not once it is closed: opened anew, it uses the same keys.
+async fn collect(replica: &Arc<Replica>) -> Result<(), KvError> {
+    loop {
+        let _busy = replica.busy.lock().await;
+        if replica.closed().is_some() || !replica.rows.collect_piece(&*replica.pool).await? {
+            return Ok(());
+        }
     }
 }
 
@@ -394,7 +422,8 @@ fn is_sync_failed(error: &io::Error) -> bool {
     disk_kind(error) == Some(DiskErrorKind::SyncFailed)
 }
 
-fn is_full(error: &io::Error) -> bool {
+/// Whether an error says that there is no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
     let index = error.get_ref().and_then(|inner| inner.downcast_ref::<KvError>());
     disk_kind(error) == Some(DiskErrorKind::Full) || matches!(index, Some(KvError::Full))
 }

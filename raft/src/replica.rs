@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use core_types::{BlockingPool, Disk, GroupId, Incarnation, KvRead};
 use serde::{Deserialize, Serialize};
@@ -90,6 +90,9 @@ pub(crate) struct Replica {
     /// The index behind the last applied entry: 0 when nothing is applied.
     applied: watch::Sender<u64>,
     closed: watch::Sender<Option<String>>,
+    fault: OnceLock<String>,
+    /// It takes part in no election before it has applied this entry.
+    behind: Mutex<Option<u64>>,
     /// Octets of commands applied since the last snapshot.
     unsaved_bytes: watch::Sender<u64>,
 }
@@ -108,6 +111,7 @@ impl Replica {
         pool: Arc<dyn BlockingPool>,
         apply: ApplyFn,
         snapshot: Option<SnapshotFile>,
+        behind: Option<u64>,
         ties: Ties,
     ) -> Self {
         Self {
@@ -124,6 +128,8 @@ impl Replica {
             busy: tokio::sync::Mutex::default(),
             applied: watch::Sender::new(0),
             closed: watch::Sender::new(None),
+            fault: OnceLock::new(),
+            behind: Mutex::new(behind),
             unsaved_bytes: watch::Sender::new(0),
         }
     }
@@ -140,6 +146,26 @@ impl Replica {
         });
     }
 
+    /// Stops this replica in order.
+    pub(crate) fn end(&self) {
+        self.closed.send_if_modified(|closed| {
+            let is_first = closed.is_none();
+            closed.get_or_insert_with(|| "it was ended".to_owned());
+            is_first
+        });
+    }
+
+    /// Stops this replica, which is to be repaired from the others.
+    pub(crate) fn close_for_repair(&self, reason: &str) {
+        let _ = self.fault.set(reason.to_owned());
+        self.close(reason);
+    }
+
+    /// Why it is to be repaired from the others.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.fault.get().map(String::as_str)
+    }
+
     pub(crate) fn closed(&self) -> Option<String> {
         self.closed.borrow().clone()
     }
@@ -152,6 +178,15 @@ impl Replica {
     /// Whether this replica closed for want of room, or would have.
     pub(crate) fn found_full(&self) -> bool {
         self.ties.found_full.load(Ordering::Acquire)
+    }
+
+    /// Up to which entry it knows too little to take part in an election.
+    pub(crate) fn behind(&self) -> Option<u64> {
+        *self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn has_caught_up(&self) {
+        *self.behind.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(crate) fn watch_closed(&self) -> watch::Receiver<Option<String>> {

@@ -29,6 +29,11 @@ const HEADER_BYTES_MAX: u32 = 64 * 1024;
 const FIELD_BYTES_MAX: u32 = 16 * 1024 * 1024;
 const END_OF_ROWS: u32 = u32::MAX;
 const BUFFER_BYTES: usize = 256 * 1024;
+const BEHIND_VERSION: u8 = 1;
+/// Octets of a note.
+const BEHIND_BYTES_MAX: u64 = 64;
+/// Octets of the reason in a mark.
+const REASON_BYTES_MAX: u64 = 4096;
 
 /// Whose state a file holds, and as of when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,24 +239,85 @@ pub(crate) fn load_newest(
     Ok(newest)
 }
 
-/// The mark of a replica that must not be opened any more, since its state is not that of the majority.
-pub(crate) fn divergence_path(group: GroupId, incarnation: Incarnation) -> String {
-    format!("{DIRECTORY}/{group}-{incarnation}.diverged")
+/// The mark of a replica that must not take part any more before it was taken out of its group.
+pub(crate) fn mark_path(group: GroupId, incarnation: Incarnation) -> String {
+    format!("{DIRECTORY}/{group}-{incarnation}.repair")
 }
 
-/// Sets that mark, durably.
-pub(crate) fn mark_diverged(disk: &dyn Disk, group: GroupId, incarnation: Incarnation) -> Result<(), DiskError> {
+/// Sets that mark, durably, with the reason; the first reason stays.
+pub(crate) fn mark(disk: &dyn Disk, group: GroupId, incarnation: Incarnation, reason: &str) -> Result<(), DiskError> {
     disk.create_dir_all(DIRECTORY)?;
-    disk.open(&divergence_path(group, incarnation), OpenMode::CreateOrOpen)?
-        .sync_data()?;
+    let file = disk.open(&mark_path(group, incarnation), OpenMode::CreateOrOpen)?;
+    if file.is_empty()? {
+        file.write_at(0, reason.as_bytes())?;
+    }
+    file.sync_data()?;
     disk.sync_dir(DIRECTORY)
 }
 
-/// Whether that mark is set.
-pub(crate) fn is_diverged(disk: &dyn Disk, group: GroupId, incarnation: Incarnation) -> Result<bool, DiskError> {
-    match disk.open(&divergence_path(group, incarnation), OpenMode::Read) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind == DiskErrorKind::NotFound => Ok(false),
+/// The reason in that mark, if it is set.
+pub(crate) fn marked(disk: &dyn Disk, group: GroupId, incarnation: Incarnation) -> Result<Option<String>, DiskError> {
+    let file = match disk.open(&mark_path(group, incarnation), OpenMode::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = vec![0; usize::try_from(file.len()?.min(REASON_BYTES_MAX)).unwrap_or(0)];
+    file.read_exact_at(0, &mut bytes)?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// The note of a replica that begins anew: up to which entry it was taken out of the group.
+fn behind_path(group: GroupId, incarnation: Incarnation) -> String {
+    format!("{DIRECTORY}/{group}-{incarnation}.behind")
+}
+
+/// Notes, durably, that a replica is not to elect before it has applied the entry of this index.
+pub(crate) fn note_behind(
+    disk: &dyn Disk,
+    group: GroupId,
+    incarnation: Incarnation,
+    index: u64,
+) -> Result<(), DiskError> {
+    let path = behind_path(group, incarnation);
+    let temporary = format!("{path}.tmp");
+    let bytes = codec::encode(BEHIND_VERSION, &index, BEHIND_BYTES_MAX)
+        .map_err(|error| DiskError::new(DiskErrorKind::Other, &path, error.to_string()))?;
+    disk.create_dir_all(DIRECTORY)?;
+    let file = disk.open(&temporary, OpenMode::CreateOrOpen)?;
+    file.set_len(0)?;
+    file.write_at(0, &bytes)?;
+    file.sync_data()?;
+    publish(disk, &temporary, &path)
+}
+
+/// What that note says.
+///
+/// # Errors
+/// `Other` for a note that does not decode.
+pub(crate) fn noted_behind(
+    disk: &dyn Disk,
+    group: GroupId,
+    incarnation: Incarnation,
+) -> Result<Option<u64>, DiskError> {
+    let path = behind_path(group, incarnation);
+    let file = match disk.open(&path, OpenMode::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = vec![0; usize::try_from(file.len()?.min(BEHIND_BYTES_MAX)).unwrap_or(0)];
+    file.read_exact_at(0, &mut bytes)?;
+    codec::decode(BEHIND_VERSION, &bytes, BEHIND_BYTES_MAX)
+        .map(Some)
+        .map_err(|error| DiskError::new(DiskErrorKind::Other, &path, error.to_string()))
+}
+
+/// Removes that note, if there is one.
+pub(crate) fn forget_behind(disk: &dyn Disk, group: GroupId, incarnation: Incarnation) -> Result<(), DiskError> {
+    match disk.remove(&behind_path(group, incarnation)) {
+        Ok(()) => disk.sync_dir(DIRECTORY),
+        Err(error) if error.kind == DiskErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
 }
@@ -270,9 +336,9 @@ pub(crate) fn remove_all(disk: &dyn Disk, group: GroupId, incarnation: Incarnati
     disk.sync_dir(DIRECTORY)
 }
 
-/// Removes the mark of a divergence, if there is one. Nothing of the state that it warns of is left.
-pub(crate) fn unmark_diverged(disk: &dyn Disk, group: GroupId, incarnation: Incarnation) -> Result<(), DiskError> {
-    match disk.remove(&divergence_path(group, incarnation)) {
+/// Removes the mark, if there is one. Nothing of the replica that it warns of is left.
+pub(crate) fn unmark(disk: &dyn Disk, group: GroupId, incarnation: Incarnation) -> Result<(), DiskError> {
+    match disk.remove(&mark_path(group, incarnation)) {
         Ok(()) => disk.sync_dir(DIRECTORY),
         Err(error) if error.kind == DiskErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),

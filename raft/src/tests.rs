@@ -5,6 +5,7 @@
 mod cluster;
 mod faults;
 mod full_disk;
+mod repair;
 mod restart;
 mod rows_of_the_catalogue;
 
@@ -126,6 +127,8 @@ pub(super) struct Cluster {
     logs: BTreeMap<u64, SharedLog>,
     pub(super) config: Config,
     seq: u64,
+    /// No two logs have the same salt.
+    boots: u64,
 }
 
 impl Cluster {
@@ -150,6 +153,7 @@ impl Cluster {
             logs: BTreeMap::new(),
             config,
             seq: 0,
+            boots: 0,
         };
         for node in 1..=nodes {
             let machine = Machine {
@@ -176,6 +180,7 @@ impl Cluster {
     }
 
     pub(super) fn boot_without_group(&mut self, node: u64) -> Groups {
+        self.boots += 1;
         let machine = &self.machines[&node];
         let engine: Arc<dyn KvEngine> = match &machine.index {
             None => Arc::new(MemoryEngine::default()),
@@ -188,7 +193,7 @@ impl Cluster {
         let log = SharedLog::open(
             disk.clone(),
             Arc::new(InlinePool),
-            &SeededEntropy::new(node),
+            &SeededEntropy::new(node + 1000 * self.boots),
             LogConfig {
                 segment_bytes: 1 << 20,
                 ..LogConfig::new(NodeId(node))

@@ -1,1 +1,21 @@
+//! Deterministic simulation of whole clusters: the real node - front ends, mail store, Raft, blob store, QUIC with TLS - many
+//! times in one process, over turmoil's network and virtual time, on simulated disks, driven by protocol clients.
+//!
+//! One seed is one history. Only what [`node::machine::Machine`] holds is exchanged.
 
+#[cfg(not(tokio_unstable))]
+compile_error!(
+    "the simulation needs `--cfg tokio_unstable` (simtests/.cargo/config.toml); a RUSTFLAGS variable hides it. Use `cargo sim`."
+);
+
+pub mod check;
+pub mod client;
+pub mod disk;
+pub mod engine;
+pub mod host;
+pub mod net;
+pub mod os;
+pub mod pool;
+pub mod run;
+pub mod trace;
+pub mod workload;

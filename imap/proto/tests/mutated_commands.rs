@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
+use core_types::testing::Random;
 use imap_proto::fuzzing::fuzz_commands;
 
 const CORPUS: [&str; 24] = [
@@ -31,63 +32,28 @@ const CORPUS: [&str; 24] = [
     "* NOOP\r\n+ x\r\na LOGIN {104857600+}\r\n",
 ];
 
-/// SplitMix64: the same inputs in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((word ^ (word >> 31)) % bound as u64).unwrap()
-    }
-}
-
-fn mutate(random: &mut Random, input: &mut Vec<u8>) {
-    const PIECES: [&[u8]; 16] = [
-        b"{5}\r\n",
-        b"{5+}\r\n",
-        b"{99999+}\r\n",
-        b"\r\n",
-        b"\n",
-        b"\r",
-        b"\"",
-        b"\\",
-        b"(",
-        b")",
-        b" ",
-        b"\0",
-        b"\xff",
-        b"*",
-        b"NOT ",
-        b"BODY[1.1.",
-    ];
-    let at = random.below(input.len() + 1);
-    match random.below(6) {
-        0 if at < input.len() => input[at] = u8::try_from(random.below(256)).unwrap(),
-        1 if at < input.len() => drop(input.remove(at)),
-        2 => input.truncate(at),
-        3 => {
-            let other = CORPUS[random.below(CORPUS.len())].as_bytes();
-            let from = random.below(other.len());
-            input.splice(at..at, other[from..].iter().copied());
-        }
-        4 => {
-            let count = 1 + random.below(100);
-            let piece = PIECES[random.below(PIECES.len())].repeat(count);
-            input.splice(at..at, piece);
-        }
-        _ => {
-            let piece = PIECES[random.below(PIECES.len())];
-            input.splice(at..at, piece.iter().copied());
-        }
-    }
-}
+const PIECES: [&[u8]; 16] = [
+    b"{5}\r\n",
+    b"{5+}\r\n",
+    b"{99999+}\r\n",
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\"",
+    b"\\",
+    b"(",
+    b")",
+    b" ",
+    b"\0",
+    b"\xff",
+    b"*",
+    b"NOT ",
+    b"BODY[1.1.",
+];
 
 #[test]
 fn mutated_commands_break_no_invariant() {
-    let mut random = Random(0x1_4a9);
+    let mut random = Random::new(0x1_4a9);
     for round in 0..20_000 {
         let mut input = vec![
             u8::try_from(random.below(256)).unwrap(),
@@ -95,7 +61,12 @@ fn mutated_commands_break_no_invariant() {
         ];
         let mut stream = CORPUS[round % CORPUS.len()].as_bytes().to_vec();
         for _ in 0..random.below(6) {
-            mutate(&mut random, &mut stream);
+            random.mutate(&mut stream, &PIECES);
+            if random.below(6) == 0 {
+                let other = CORPUS[random.below(CORPUS.len())].as_bytes();
+                let (at, from) = (random.below(stream.len() + 1), random.below(other.len()));
+                stream.splice(at..at, other[from..].iter().copied());
+            }
         }
         input.extend_from_slice(&stream);
         fuzz_commands(&input);

@@ -78,7 +78,7 @@ async fn imap_rename_into_child() {
 }
 
 #[tokio::test]
-async fn imap_rename_race() {
+async fn two_renames_to_one_name_are_one() {
     let server = Server::new().await;
     let (mut one, mut two) = (server.login().await, server.login().await);
     one.ok("CREATE x").await;

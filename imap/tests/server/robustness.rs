@@ -106,11 +106,42 @@ async fn imap_search_regexish() {
     message.resize(4 * 1024 * 1024, b'a');
     let mut client = server.select().await;
     client.append("INBOX", &message).await;
+    for _ in 0..4 {
+        client.ok("COPY 1 INBOX").await;
+    }
     let needle = format!("{}b", "a".repeat(60 * 1024));
-    let answer = client
-        .command(&format!("SEARCH BODY {{{}+}}\r\n{needle}", needle.len()))
-        .await;
-    assert!(answer.contains("* SEARCH\n"), "{answer}");
+    let search = format!("SEARCH BODY {{{}+}}\r\n{needle}", needle.len());
+    // Others get their turn between any two windows of a text.
+    let mut other = server.select().await;
+    let rounds = std::cell::Cell::new(0);
+    let others = async {
+        loop {
+            other.ok("NOOP").await;
+            rounds.set(rounds.get() + 1);
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = client.command(&search) => assert!(answer.contains("* SEARCH\n"), "{answer}"),
+        () = others => {}
+    }
+    assert!(rounds.get() >= 20, "{}", rounds.get());
+
+    // A search ends with its client: within a window, not with the mailbox.
+    for _ in 0..60 {
+        client.ok("COPY 1 INBOX").await;
+    }
+    client.ok("NOOP").await;
+    client.send(format!("z {search}\r\n")).await;
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    let sessions = server.limiter.count();
+    drop(client);
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.limiter.count(), sessions - 1);
 }
 
 #[tokio::test]

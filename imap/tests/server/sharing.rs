@@ -198,3 +198,110 @@ async fn imap_fetch_all_slow_reader() {
     let rest = slow.rest().await;
     assert!(rest.len() < 100_000 && !rest.contains("x OK"), "{}", rest.len());
 }
+
+#[tokio::test]
+async fn news_of_many_commands_are_told_all_at_once() {
+    let server = Server::new().await;
+    let (mut one, mut two) = (server.select().await, server.select().await);
+    one.append("INBOX", b"Subject: x\r\n\r\nx\r\n").await;
+    one.append("INBOX", b"Subject: y\r\n\r\ny\r\n").await;
+    // More changes than are read at once, in several ops.
+    for _ in 0..11 {
+        one.ok("COPY 1:* INBOX").await;
+    }
+    let answer = two.ok("NOOP").await;
+    assert!(answer.contains("* 4096 EXISTS\n"), "{answer}");
+    assert!(two.ok("NOOP").await.starts_with("TAG OK"));
+    // Read by pages, of which none is left out, nor any of its messages.
+    let answer = two.ok("FETCH 1:* UID").await;
+    assert_eq!(
+        answer.lines().filter(|line| line.contains(" FETCH (UID ")).count(),
+        4096
+    );
+    let answer = two.ok("SEARCH ALL").await;
+    let found = answer
+        .lines()
+        .next()
+        .unwrap()
+        .split(' ')
+        .skip(2)
+        .map(|number| number.parse::<u32>().unwrap());
+    assert!(found.eq(1..=4096));
+}
+
+#[tokio::test]
+async fn who_counts_in_uids_is_not_told_of_those_that_are_gone() {
+    let server = Server::new().await;
+    let (mut one, mut two) = (server.select().await, server.select().await);
+    one.append("INBOX", b"Subject: x\r\n\r\nx\r\n").await;
+    one.append("INBOX", b"Subject: y\r\n\r\ny\r\n").await;
+    two.ok("NOOP").await;
+    one.ok("STORE 1 +FLAGS (\\Deleted)").await;
+    one.ok("EXPUNGE").await;
+    let answer = two.ok("UID FETCH 1:* (RFC822.SIZE)").await;
+    assert!(answer.contains("UID 2") && !answer.contains("UID 1 "), "{answer}");
+}
+
+#[tokio::test]
+async fn who_only_examines_sets_no_flags() {
+    let server = Server::new().await;
+    let mut client = server.login().await;
+    client.append("INBOX", b"Subject: x\r\n\r\nx\r\n").await;
+    client.ok("EXAMINE INBOX").await;
+    assert!(client.ok("FETCH 1 BODY[]").await.contains("Subject: x"));
+    let answer = client.ok("FETCH 1 FLAGS").await;
+    assert!(!answer.contains("\\Seen"), "{answer}");
+    // Any part of some fields is that part.
+    let answer = client.ok("FETCH 1 BODY.PEEK[HEADER.FIELDS (Subject)]<4.1000>").await;
+    assert!(answer.contains("<4> {10}\nect: x\n\n"), "{answer}");
+    client.ok("SELECT INBOX").await;
+    client.ok("FETCH 1 BODY[]").await;
+    assert!(client.ok("FETCH 1 FLAGS").await.contains("\\Seen"));
+}
+
+#[tokio::test]
+async fn who_only_examines_leaves_recent_to_others() {
+    let server = Server::new().await;
+    let mut examiner = server.login().await;
+    examiner.ok("EXAMINE INBOX").await;
+    server.deliver(b"Subject: one\r\n\r\none\r\n").await;
+    assert!(examiner.ok("NOOP").await.contains("* 1 RECENT\n"));
+    let mut reader = server.login().await;
+    assert!(reader.ok("SELECT INBOX").await.contains("* 1 RECENT\n"));
+    assert!(examiner.ok("EXAMINE INBOX").await.contains("* 0 RECENT\n"));
+}
+
+#[tokio::test]
+async fn a_silent_store_tells_what_others_changed() {
+    let server = Server::new().await;
+    let (mut one, mut two) = (server.select().await, server.select().await);
+    one.append("INBOX", b"Subject: x\r\n\r\nx\r\n").await;
+    one.ok("NOOP").await;
+    two.ok("NOOP").await;
+    one.ok("STORE 1 +FLAGS (\\Flagged)").await;
+    // Its own change it knows, the other's not.
+    let answer = two.ok("STORE 1 +FLAGS.SILENT (\\Seen)").await;
+    assert!(answer.contains("* 1 FETCH (FLAGS (\\Flagged \\Seen"), "{answer}");
+    let answer = two.ok("STORE 1 +FLAGS.SILENT (\\Draft)").await;
+    assert!(!answer.contains("FETCH"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_copy_is_of_all_messages_or_none_and_a_move_needs_a_mailbox_to_write() {
+    let server = Server::new().await;
+    let (mut one, mut two) = (server.select().await, server.select().await);
+    one.append("INBOX", b"Subject: x\r\n\r\nx\r\n").await;
+    one.append("INBOX", b"Subject: y\r\n\r\ny\r\n").await;
+    one.ok("CREATE target").await;
+    two.ok("NOOP").await;
+    one.ok("STORE 1 +FLAGS (\\Deleted)").await;
+    one.ok("EXPUNGE").await;
+    // The first such command finds out for itself, the second knows from what was not to be told yet.
+    let answer = two.ok("FETCH 1:2 FLAGS").await;
+    assert!(answer.contains("* 2 FETCH"), "{answer}");
+    two.fails("COPY 1:2 target", "NO [EXPUNGEISSUED]").await;
+    assert!(two.ok("STATUS target (MESSAGES)").await.contains("MESSAGES 0"));
+    two.ok("EXAMINE INBOX").await;
+    two.fails("MOVE 1 target", "NO [READ-ONLY]").await;
+    assert!(one.ok("STATUS INBOX (MESSAGES)").await.contains("MESSAGES 1"));
+}

@@ -20,11 +20,40 @@ pub struct Address {
 /// The part before the `@`, in NFC, without the quotes that may stand around it on the wire. Its case is kept; look-ups
 /// use [`LocalPart::folded`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct LocalPart(String);
+
+/// What was decoded holds nothing that could end a line, whoever sent it. Its normal form is not made anew: other tables of
+/// Unicode must not make an old row unreadable.
+impl TryFrom<String> for LocalPart {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text.chars().any(char::is_control) {
+            return Err(AddressError::LocalPart);
+        }
+        Ok(Self(text))
+    }
+}
 
 /// A domain name in lower case, as A-labels (RFC 5890), without a dot at the end; or an address literal in brackets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Domain(String);
+
+/// What was decoded is checked as what was parsed: another node's defect must not become a row of ours.
+impl TryFrom<String> for Domain {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let domain = Self::parse(&text)?;
+        if domain.0 == text {
+            Ok(domain)
+        } else {
+            Err(AddressError::Domain)
+        }
+    }
+}
 
 /// Why text is not an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -226,6 +255,36 @@ fn unquote(inner: &str) -> Result<String, AddressError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_could_end_a_line_cannot_be_decoded() {
+        for (text, fits) in [
+            ("x.example", true),
+            ("[192.0.2.1]", true),
+            ("X.example", false),
+            ("", false),
+            ("x.example\r\n", false),
+            ("x example", false),
+        ] {
+            let bytes = crate::codec::encode(1, text, 100).unwrap();
+            assert_eq!(crate::codec::decode::<Domain>(1, &bytes, 100).is_ok(), fits, "{text:?}");
+        }
+        for (text, fits) in [
+            ("ann", true),
+            ("J\u{f6}rg", true),
+            ("a b", true),
+            ("", true),
+            ("a\r\nb", false),
+            ("a\0", false),
+        ] {
+            let bytes = crate::codec::encode(1, text, 100).unwrap();
+            assert_eq!(
+                crate::codec::decode::<LocalPart>(1, &bytes, 100).is_ok(),
+                fits,
+                "{text:?}"
+            );
+        }
+    }
 
     #[test]
     fn addresses_round_trip() {

@@ -96,7 +96,17 @@ impl Flags {
 /// A flag of a user's or client's own (RFC 9051 `flag-keyword`): an atom, compared without regard to ASCII case, kept
 /// as it was first written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Keyword(String);
+
+/// What was decoded is checked as what was parsed: another node's defect must not become a row of ours.
+impl TryFrom<String> for Keyword {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("not a keyword")
+    }
+}
 
 impl Keyword {
     /// Takes an atom of RFC 9051 that does not begin with a backslash. `None` for anything else or over the limit.
@@ -144,7 +154,23 @@ impl Ord for Keyword {
 ///
 /// Never a path of a file system: names only ever are keys.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct MailboxName(String);
+
+/// What was decoded is checked as what was parsed: another node's defect must not become a row of ours.
+impl TryFrom<String> for MailboxName {
+    type Error = MailboxNameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let name = Self::parse(&text)?;
+        // INBOX is kept in upper case only.
+        if name.0 == text {
+            Ok(name)
+        } else {
+            Err(MailboxNameError::BadCharacter)
+        }
+    }
+}
 
 /// Why a mailbox name is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -286,6 +312,26 @@ mod tests {
             "", "/", "a//b", "/a", "a/", "..", "a/../b", "./a", "a\0b", "a\r\nb", "a*", "%", "\u{7f}",
         ] {
             assert!(MailboxName::parse(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_or_keyword_that_could_not_be_parsed_cannot_be_decoded() {
+        for text in [
+            "a", "INBOX", "INBOX/a", "\u{fc}/b", "", "a//b", "a/", "inbox", "Inbox/a", "a%", "a\r\nb", "..",
+        ] {
+            let bytes = crate::codec::encode(1, text, 100).unwrap();
+            let decoded = crate::codec::decode::<MailboxName>(1, &bytes, 100).ok();
+            assert_eq!(
+                decoded,
+                MailboxName::parse(text).ok().filter(|name| name.as_str() == text),
+                "{text:?}"
+            );
+        }
+        for text in ["Work", "$Junk", "", "a b", "a\r", "\\Seen", "a)"] {
+            let bytes = crate::codec::encode(1, text, 100).unwrap();
+            let decoded = crate::codec::decode::<Keyword>(1, &bytes, 100).ok();
+            assert_eq!(decoded, Keyword::parse(text), "{text:?}");
         }
     }
 

@@ -34,8 +34,10 @@ impl ServiceId {
     pub const STORE: Self = Self(3);
     /// Joining; the only one that a holder of a mere join token may ask.
     pub const JOIN: Self = Self(4);
+    /// What nodes remember of each other's logs.
+    pub const FENCE: Self = Self(5);
     /// The crate `node`: what a node says of its replicas, for administrators.
-    pub const REPORT: Self = Self(5);
+    pub const REPORT: Self = Self(6);
 }
 
 /// Requests to other nodes. In production QUIC; tests and simulations have others.

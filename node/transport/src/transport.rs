@@ -221,6 +221,11 @@ impl Transport {
         // Tells the peers; those that do not answer are not waited for.
         let _ = timeout(SHUTDOWN_PATIENCE, self.inner.endpoint.wait_idle()).await;
     }
+
+    /// Lets go of everything that was registered, and closes without waiting for anything: for a node that is dropped.
+    pub fn abandon(&self) {
+        self.inner.close();
+    }
 }
 
 impl Drop for Transport {

@@ -11,7 +11,13 @@ use super::*;
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn open(engine: &Arc<MemoryEngine>) -> Arc<GroupRows> {
-    GroupRows::open(engine.clone(), GroupId(7), Incarnation(1)).unwrap()
+    let rows = GroupRows::open(engine.clone(), GroupId(7), Incarnation(1)).unwrap();
+    collect(&rows);
+    rows
+}
+
+fn collect(rows: &GroupRows) {
+    while rows.collect_here(3).unwrap() {}
 }
 
 fn now<T>(future: impl Future<Output = T>) -> T {
@@ -97,7 +103,7 @@ proptest! {
                 Step::Close(index) if index < pins.len() => drop(pins.remove(index)),
                 Step::Read(index) if index < pins.len() => prop_assert_eq!(&pinned(&pins[index].0, limit), &pins[index].1),
                 Step::Close(_) | Step::Read(_) => {}
-                Step::Collect => rows.collect().unwrap(),
+                Step::Collect => collect(&rows),
                 Step::Install(entries) => {
                     let Ok(install) = rows.install() else { continue };
                     model = entries.iter().map(|(key, value)| (vec![*key], vec![*value])).collect();
@@ -111,7 +117,7 @@ proptest! {
             prop_assert_eq!(&pinned(pin, limit), expected);
         }
         pins.clear();
-        rows.collect().unwrap();
+        collect(&rows);
         // Nothing but the live rows and the two rows about them is left.
         let meta = engine.entries().keys().filter(|key| key[9] == SPACE_META).count();
         prop_assert_eq!(engine.entries().len() - meta, model.len());
@@ -147,8 +153,103 @@ fn an_install_that_was_cut_short_leaves_the_old_state_whole() {
     assert_eq!(live(&rows), model);
     assert_eq!(engine.entries().len(), 2);
     drop(rows.install().unwrap());
-    rows.collect().unwrap();
+    collect(&rows);
     assert_eq!(live(&rows), model);
+}
+
+/// An engine that notes how many keys each batch changes.
+#[derive(Default)]
+struct Counting {
+    engine: MemoryEngine,
+    batches: Mutex<Vec<usize>>,
+}
+
+impl KvRead for Counting {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        self.engine.get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
+        self.engine.scan(from, to, visit)
+    }
+
+    fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
+        self.engine.scan_back(from, to, visit)
+    }
+}
+
+impl KvEngine for Counting {
+    fn write(&self, batch: &Batch) -> Result<(), KvError> {
+        self.batches.lock().unwrap().push(batch.len());
+        self.engine.write(batch)
+    }
+
+    fn checkpoint(&self) -> Result<(), KvError> {
+        self.engine.checkpoint()
+    }
+
+    fn close(&self) -> Result<(), KvError> {
+        self.engine.close()
+    }
+
+    fn size_bytes(&self) -> Result<u64, KvError> {
+        self.engine.size_bytes()
+    }
+}
+
+/// Counts the jobs, and runs each where it is submitted.
+#[derive(Default)]
+struct CountingPool(Mutex<usize>);
+
+impl BlockingPool for CountingPool {
+    fn execute(&self, job: Box<dyn FnOnce() + Send>) {
+        *self.0.lock().unwrap() += 1;
+        job();
+    }
+}
+
+#[tokio::test]
+async fn a_large_state_is_cleared_in_pieces_between_which_others_run() {
+    let engine = Arc::new(Counting::default());
+    let pool = CountingPool::default();
+    let rows = GroupRows::open(engine.clone(), GroupId(7), Incarnation(1)).unwrap();
+    rows.collect(&pool).await.unwrap();
+    let many: Vec<_> = (0..5000_u16).map(|key| (key.to_be_bytes().to_vec(), vec![1])).collect();
+    for _ in 0..2 {
+        let install = rows.install().unwrap();
+        for part in many.chunks(500) {
+            install.add(part).unwrap();
+        }
+        install.finish(b"row").await.unwrap();
+    }
+    *pool.0.lock().unwrap() = 0;
+    engine.batches.lock().unwrap().clear();
+    let other = tokio::spawn(async {});
+    assert!(rows.collect_piece(&pool).await.unwrap(), "there is more");
+    assert!(other.is_finished(), "whoever waited had its turn");
+    rows.collect(&pool).await.unwrap();
+    let batches = engine.batches.lock().unwrap().clone();
+    assert_eq!(batches.iter().sum::<usize>(), 5000);
+    assert!(batches.iter().all(|keys| *keys <= CLEAR_KEYS), "{batches:?}");
+    assert!(*pool.0.lock().unwrap() >= 5000 / CLEAR_KEYS);
+    assert_eq!(live_count(&*rows), 5000);
+    // The same when the whole replica goes.
+    engine.batches.lock().unwrap().clear();
+    GroupRows::remove(engine.clone(), &pool, GroupId(7), Incarnation(1))
+        .await
+        .unwrap();
+    assert!(engine.batches.lock().unwrap().iter().all(|keys| *keys <= CLEAR_KEYS));
+    assert!(engine.engine.entries().is_empty());
+}
+
+fn live_count(rows: &dyn KvRead) -> usize {
+    let mut count = 0;
+    rows.scan(&[], &[0xFF], &mut |_, _| {
+        count += 1;
+        true
+    })
+    .unwrap();
+    count
 }
 
 #[test]

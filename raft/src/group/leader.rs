@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Ask, Inner};
 use crate::config::{GroupError, Proposed};
-use crate::frame::{Answer, Attempt, Change};
+use crate::frame::{Answer, Attempt, Change, Exit};
 use crate::receipts;
 use crate::space;
 use crate::types::EncodedCommand;
@@ -164,6 +164,63 @@ impl Inner {
             Ok(result) => self.changed(result, deadline).await,
             Err(_) => Attempt::Unknown,
         }
+    }
+
+    /// Takes a node whose replica cannot go on out of the members, by a committed change that the others make without it.
+    pub(super) async fn take_out(&self, node: NodeId, deadline: Instant) -> Answer {
+        let attempt = self.take_out_here(node, deadline).await;
+        let voters = self.membership().voters.into_iter().map(|voter| voter.0).collect();
+        Answer::TakenOut { attempt, voters }
+    }
+
+    async fn take_out_here(&self, node: NodeId, deadline: Instant) -> Attempt<Exit> {
+        if let Some(other) = self.other_leader() {
+            return Attempt::NotLeader(other);
+        }
+        let _gate = self.gate.write().await;
+        let membership = self.membership();
+        let gone = BTreeSet::from([node.0]);
+        let change = if membership.voters.contains(&node) {
+            Some(ChangeMembers::RemoveVoters(gone))
+        } else if membership.learners.contains(&node) {
+            Some(ChangeMembers::RemoveNodes(gone))
+        } else {
+            None
+        };
+        if let Some(change) = change {
+            tracing::warn!(group = self.replica.group.0, %node, "a replica that cannot go on is taken out");
+            let changed = match timeout_at(deadline, self.raft.change_membership(change, false)).await {
+                Ok(result) => self.changed(result, deadline).await,
+                Err(_) => Attempt::Unknown,
+            };
+            match changed {
+                Attempt::Done(()) => {}
+                Attempt::NotLeader(other) => return Attempt::NotLeader(other),
+                Attempt::Unknown => return Attempt::Unknown,
+                Attempt::Refused(error) => return Attempt::Refused(error),
+            }
+        }
+        // Where an earlier request or leader took it out, that may not be committed yet. A read index is confirmed by a
+        // majority and includes this leader's first entry, and what is applied is committed.
+        let index = self.membership().index;
+        match self.read_here(deadline).await {
+            Attempt::Done(_) => {}
+            Attempt::NotLeader(other) => return Attempt::NotLeader(other),
+            Attempt::Unknown | Attempt::Refused(_) => return Attempt::Unknown,
+        }
+        if self.wait_applied(index.saturating_add(1), deadline).await.is_err() {
+            return Attempt::Unknown;
+        }
+        let membership = self.membership();
+        if membership.voters.contains(&node) || membership.learners.contains(&node) {
+            // Added again since, as a learner: what it is told must follow that.
+            return Attempt::Unknown;
+        }
+        let vote = self.raft.metrics().borrow_watched().vote;
+        Attempt::Done(Exit {
+            vote,
+            index: membership.index,
+        })
     }
 
     async fn changed(

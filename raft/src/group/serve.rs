@@ -23,6 +23,13 @@ impl Inner {
         if let Some(reason) = self.replica.closed() {
             return Err(Rejection::Closed(reason));
         }
+        let is_election = matches!(
+            request,
+            Request::Vote(_) | Request::PreVote(_) | Request::TransferLeader(_)
+        );
+        if is_election && self.replica.behind().is_some() {
+            return Err(Rejection::Behind);
+        }
         match request {
             Request::Append(request) => {
                 check_sender(from, &request.vote)?;
@@ -67,6 +74,7 @@ impl Inner {
             Request::Propose { command, patience } => Ok(self.answer(Ask::Propose(command), until(patience)).await),
             Request::ReadIndex { patience } => Ok(self.answer(Ask::ReadIndex, until(patience)).await),
             Request::Change { change, patience } => Ok(self.answer(Ask::Change(change), until(patience)).await),
+            Request::TakeOut { patience } => Ok(self.take_out(from, until(patience)).await),
             Request::Digests => Ok(Answer::Digests(self.replica.digests())),
             Request::CompareDigest(theirs) => {
                 self.compare_with_majority(theirs).await;
@@ -92,17 +100,17 @@ impl Inner {
                 self.replica.group,
                 self.replica.incarnation,
             );
+            let reason = format!(
+                "the state differs from that of the majority at entry {}",
+                majority.index
+            );
+            let text = reason.clone();
             // Set before it closes: a restart must not open the wrong rows again.
-            let marked = blocking::run(&*self.replica.pool, move || {
-                snapshot::mark_diverged(&*disk, group, life)
-            });
+            let marked = blocking::run(&*self.replica.pool, move || snapshot::mark(&*disk, group, life, &text));
             if let Err(error) = marked.await {
                 tracing::error!(%group, error = %error, "the divergence of a replica could not be noted");
             }
-            self.replica.close(&format!(
-                "the state differs from that of the majority at entry {}",
-                majority.index
-            ));
+            self.replica.close_for_repair(&reason);
         }
     }
 

@@ -342,10 +342,12 @@ impl Index {
     pub(crate) fn state(&self, key: GroupKey) -> Option<GroupState> {
         let group = self.groups.get(&key)?;
         let last = group.last();
-        let committed = match (group.meta.committed, last) {
-            (Some(committed), Some(last)) => Some(if committed.index > last.index { last } else { committed }),
-            _ => None,
-        };
+        // A mark says something only about the entry that it names. Where that one is not here (it found no room), those before
+        // it may be another leader's, which were to be cut off: they are not committed because something after them was.
+        let committed = group.meta.committed.filter(|mark| {
+            let is_purged = group.meta.purged.is_some_and(|purged| mark.index <= purged.index);
+            is_purged || group.slot(mark.index).is_some_and(|slot| slot.term == mark.term)
+        });
         Some(GroupState {
             vote: group.meta.vote.clone(),
             last,
@@ -353,6 +355,13 @@ impl Index {
             committed,
             damage: group.damage.clone(),
         })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn forget_cached(&mut self) {
+        let most = std::mem::take(&mut self.cache_bytes_max);
+        self.evict();
+        self.cache_bytes_max = most;
     }
 
     #[cfg(test)]
@@ -377,6 +386,13 @@ impl Index {
         let group = self.groups.entry(key).or_default();
         if group.damage.is_none() {
             group.damage = Some(Arc::clone(damage));
+        }
+    }
+
+    /// Marks a group of which an entry cannot be read back, unless that entry is gone meanwhile.
+    pub(crate) fn damage_entry(&mut self, key: GroupKey, index: u64, place: Place, damage: &Arc<Damage>) {
+        if self.slot_mut(key, index).is_some_and(|slot| slot.place == Some(place)) {
+            self.damage(key, damage);
         }
     }
 

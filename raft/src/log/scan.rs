@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use core_types::{Disk, OpenMode};
+use core_types::{Disk, DiskErrorKind, OpenMode};
 
 use super::index::Index;
 use super::record::{Context, Marker, SEGMENT_HEADER_BYTES, Salt, SegmentHeader, Stored};
@@ -271,7 +271,8 @@ fn open_segments(disk: &dyn Disk, config: &LogConfig) -> Result<Vec<Opened>, Log
                 path: path.clone(),
                 found,
             })?,
-            Err(_) => None,
+            Err(error) if error.kind == DiskErrorKind::UnexpectedEnd => None,
+            Err(error) => return Err(LogError::Disk(error)),
         };
         if let Some(header) = header.as_ref().filter(|header| header.node != config.node) {
             return Err(LogError::WrongNode {

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod faults;
 mod model;
+mod spare;
 
 use core_types::OpenMode;
 use platform::{DiskCall, FaultyDisk, InlinePool, SeededEntropy};
@@ -24,9 +25,13 @@ impl BlockingPool for LatePool {
 }
 
 impl LatePool {
+    pub(super) fn take(&self) -> Vec<Box<dyn FnOnce() + Send>> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+
+    /// Runs the jobs that wait; those that they submit wait for the next time.
     pub(super) fn run(&self) {
-        let jobs = std::mem::take(&mut *self.0.lock().unwrap());
-        for job in jobs {
+        for job in self.take() {
             job();
         }
     }
@@ -87,10 +92,14 @@ pub(super) fn indexes(log: &SharedLog, key: GroupKey) -> Vec<u64> {
     entries.iter().map(|entry| entry.mark.index).collect()
 }
 
+/// The segments, oldest first.
+pub(super) fn segments(disk: &FaultyDisk) -> Vec<String> {
+    disk.paths().into_iter().filter(|path| path.ends_with(".seg")).collect()
+}
+
 /// The newest segment.
 pub(super) fn newest(disk: &FaultyDisk) -> String {
-    let paths = disk.paths();
-    paths.iter().rfind(|path| path.ends_with(".seg")).unwrap().clone()
+    segments(disk).pop().unwrap()
 }
 
 #[test]
@@ -256,7 +265,7 @@ fn purged_segments_go_and_what_else_stood_in_them_stays() {
         }
     }
     assert!(log.segment_count() < 20, "{}", log.segment_count());
-    assert_eq!(disk.paths().len(), log.segment_count());
+    assert_eq!(segments(&disk).len(), log.segment_count());
     let boot = log.position().boot;
     drop(log);
     disk.crash_strictly();

@@ -12,6 +12,7 @@ use core_types::{Disk, DiskErrorKind, Entropy, OpenMode, limits};
 
 use super::record::{Context, Marker, SEGMENT_HEADER_BYTES, Salt, SegmentHeader, Stored, marker_length};
 use super::scan::{Scan, Tail};
+use super::spare::{self, Spare, Spares};
 use super::written::Written;
 use super::{Done, GroupKey, Inner, Item, LogConfig, LogError, LogPosition, Place, Record, Segment, Segments, Shared};
 
@@ -92,15 +93,14 @@ impl Writer {
         let stored = [Stored::Boot { count, nonce }];
         let need = batch_length(&stored);
         if self.end + need > self.capacity {
-            let (number, segment) = self.roll(disk, config, need)?;
+            let (number, segment) = self.roll(disk, config, need, None)?;
             segments.insert(number, segment);
         }
         self.write(&stored, true)?;
-        self.boot = (count, nonce);
         Ok(self.position())
     }
 
-    fn position(&self) -> LogPosition {
+    pub(crate) fn position(&self) -> LogPosition {
         LogPosition {
             boot: self.boot.0,
             nonce: self.boot.1,
@@ -151,13 +151,22 @@ impl Writer {
             self.durable_seq = self.seq;
         }
         for stored in batch {
+            if let Stored::Boot { count, nonce } = stored {
+                self.boot = (*count, *nonce);
+            }
             self.written.note(stored, self.number);
         }
         Ok(places)
     }
 
     /// Begins the next segment, large enough for a batch of `need` octets.
-    fn roll(&mut self, disk: &dyn Disk, config: &LogConfig, need: u64) -> Result<(u64, Segment), LogError> {
+    fn roll(
+        &mut self,
+        disk: &dyn Disk,
+        config: &LogConfig,
+        need: u64,
+        spares: Option<&Spares>,
+    ) -> Result<(u64, Segment), LogError> {
         if self.end > self.durable
             && let Some(segment) = &self.segment
         {
@@ -179,9 +188,11 @@ impl Writer {
             oldest: self.written.oldest,
         };
         let directory = &config.directory;
-        let temporary = format!("{directory}/next.tmp");
+        let temporary = spare::path_of(config);
         let path = format!("{directory}/{:016x}.seg", header.first_seq);
-        if let Err(error) = prepare(disk, &temporary, &header, capacity) {
+        // One of another size is of no use: a request needs more than usual.
+        let ahead = spares.and_then(Spares::take).filter(|spare| spare.capacity == capacity);
+        if let Err(error) = prepare(disk, &temporary, &header, capacity, ahead) {
             // It is of no use, and in the way of others on a full disk; the next try removes it if this fails.
             let _removed = disk.remove(&temporary);
             return Err(error);
@@ -226,24 +237,28 @@ fn make_durable(segment: &Segment, tail: Tail) -> Result<(), LogError> {
     segment.file.sync_data().map_err(LogError::SyncFailed)
 }
 
-/// Writes a whole segment with its header, durably but for its name. Zeros, not a hole: a later write then changes no block
-/// map, and `sync_data` has no journal to wait for.
-fn prepare(disk: &dyn Disk, path: &str, header: &SegmentHeader, capacity: u64) -> Result<(), LogError> {
-    match disk.remove(path) {
-        Err(error) if error.kind != DiskErrorKind::NotFound => return Err(LogError::of_write(error)),
-        _ => {}
+/// Writes a whole segment with its header, durably but for its name, or what is missing of one that was made ahead. Zeros, not
+/// a hole: a later write then changes no block map, and `sync_data` has no journal to wait for.
+fn prepare(
+    disk: &dyn Disk,
+    path: &str,
+    header: &SegmentHeader,
+    capacity: u64,
+    ahead: Option<Spare>,
+) -> Result<(), LogError> {
+    let mut segment = match ahead {
+        Some(spare) => spare,
+        None => Spare {
+            file: spare::create(disk, path)?,
+            zeroed: 0,
+            capacity,
+        },
+    };
+    if segment.zeroed < capacity {
+        segment.zero(capacity)?;
     }
-    let file = disk.open(path, OpenMode::CreateNew).map_err(LogError::of_write)?;
-    let zeros = vec![0; 1 << 20];
-    let mut offset = 0;
-    while offset < capacity {
-        let count = (capacity - offset).min(zeros.len() as u64);
-        let chunk = zeros.get(..usize::try_from(count).unwrap_or(0)).unwrap_or_default();
-        file.write_at(offset, chunk).map_err(LogError::of_write)?;
-        offset += count;
-    }
-    file.write_at(0, &header.encode()).map_err(LogError::of_write)?;
-    file.sync_data().map_err(LogError::SyncFailed)
+    segment.file.write_at(0, &header.encode()).map_err(LogError::of_write)?;
+    segment.file.sync_data().map_err(LogError::SyncFailed)
 }
 
 fn groups_of(batch: &[Stored]) -> BTreeSet<GroupKey> {
@@ -305,6 +320,9 @@ pub(crate) fn drain(inner: &Arc<Inner>) {
             && let Err(error) = delete_unneeded(inner, &mut writer)
         {
             fail(inner, &error, Vec::new());
+        }
+        if writer.end > writer.capacity / 2 {
+            spare::begin(inner, writer.number);
         }
     }
     guard.1 = true;
@@ -369,7 +387,7 @@ fn write_batch(inner: &Inner, writer: &mut Writer, batch: &[Stored]) -> Result<V
     let need = batch_length(batch);
     let reserve = inner.config.segment_bytes / RESERVE_SHARE;
     if writer.end + need + reserve > writer.capacity {
-        match writer.roll(&*inner.disk, &inner.config, need + reserve) {
+        match writer.roll(&*inner.disk, &inner.config, need + reserve, Some(&inner.spares)) {
             Ok((number, segment)) => {
                 inner.lock().segments.insert(number, segment);
             }
@@ -444,7 +462,7 @@ fn delete_unneeded(inner: &Inner, writer: &mut Writer) -> Result<(), LogError> {
 }
 
 /// Ends the log for good.
-fn fail(inner: &Inner, error: &LogError, items: Vec<Item>) {
+pub(crate) fn fail(inner: &Inner, error: &LogError, items: Vec<Item>) {
     tracing::error!(%error, "the log failed; the node must stop");
     let waiting = {
         let mut shared = inner.lock();

@@ -11,6 +11,7 @@ pub mod apply;
 pub mod command;
 pub mod digest;
 pub mod directory;
+pub mod fuzzing;
 pub mod group;
 mod keys;
 pub mod lanes;

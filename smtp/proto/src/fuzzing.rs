@@ -3,28 +3,9 @@
 //! The first octet picks listener, TLS and how the rest is cut into reads; the server's verdicts come from a small
 //! generator, so that one input is always one session. A broken invariant panics.
 
+use core_types::testing::Random;
+
 use crate::{Action, Config, Enhanced, Input, Machine, Reply, Role, Tls, Verdict};
-
-/// A small generator (xorshift64*): for tests only.
-#[derive(Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// A sequence of its own for each seed.
-    #[must_use]
-    pub const fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// The next number below `bound`; 0 when `bound` is 0.
-    pub fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        usize::try_from(number).unwrap_or(0).checked_rem(bound).unwrap_or(0)
-    }
-}
 
 /// What has been seen of the session.
 struct Observer {

@@ -5,29 +5,9 @@
 
 use core_types::MessageGuid;
 use core_types::limits::{POP3_OUTPUT_STEP_BYTES, POP3_READ_BYTES_MAX};
+use core_types::testing::Random;
 
 use super::{Action, Config, Entry, Input, Machine, Refusal, Tls, Verdict};
-
-/// A small generator (xorshift64*): for tests only.
-#[derive(Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// A sequence of its own for each seed.
-    #[must_use]
-    pub const fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// The next number below `bound`; 0 when `bound` is 0.
-    pub fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        usize::try_from(number).unwrap_or(0).checked_rem(bound).unwrap_or(0)
-    }
-}
 
 /// Octets of answers that one input may cause: a step, the longest answer, and what the read before left.
 const OUTPUT_MAX: usize = POP3_OUTPUT_STEP_BYTES + 1024;
@@ -190,6 +170,9 @@ mod tests {
             }
             for _ in 0..random.below(60) {
                 data.extend_from_slice(WORDS[random.below(WORDS.len())]);
+            }
+            for _ in 0..random.below(3) {
+                random.mutate(&mut data, &WORDS);
             }
             fuzz_session(&data);
         }

@@ -205,3 +205,45 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_set_of_uids_holds_both_its_ends_and_passes_over_what_is_not_there() {
+    let view = view(&[2, 3, 5, 9]);
+    let select = |text: &str| -> Vec<u32> {
+        let ranges = view.select(&set(text), true).unwrap();
+        ranges.into_iter().flatten().collect()
+    };
+    for (text, numbers) in [
+        ("2:5", &[1, 2, 3][..]),
+        ("3:9", &[2, 3, 4]),
+        ("4:8", &[3]),
+        ("1,3,6:7", &[2]),
+        ("9", &[4]),
+        ("*", &[4]),
+        ("100:*", &[4]),
+        ("10:11", &[]),
+        ("4", &[]),
+    ] {
+        assert_eq!(select(text), numbers, "{text}");
+    }
+}
+
+#[test]
+fn a_message_is_recent_from_the_first_recent_uid_on() {
+    let uids = [4, 5, 6];
+    let view = SessionView::new(uids.map(|uid| message(uid, 0, 1)), Uid(5)).unwrap();
+    assert_eq!(
+        uids.map(|uid| view.by_uid(Uid(uid)).unwrap().recent),
+        [false, true, true]
+    );
+    assert_eq!(view.recent(), 2);
+}
+
+#[test]
+fn flags_of_a_message_that_is_gone_are_not_told() {
+    let mut view = view(&[2, 3]);
+    view.handle_message(message(3, Flags::SEEN, 2)).unwrap();
+    view.handle_vanished(Uid(3), ModSeq(3));
+    assert_eq!(view.take_updates(false), vec![]);
+    assert_eq!(view.take_updates(true), vec![Update::Expunge(2)]);
+}

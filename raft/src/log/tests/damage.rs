@@ -126,7 +126,7 @@ fn any_flipped_bit_is_noticed_harmless_or_in_the_last_batch() {
     let last = newest(&disk);
     for seed in 0..1500 {
         let entropy: &dyn Entropy = &SeededEntropy::new(seed);
-        let paths = disk.paths();
+        let paths = super::segments(&disk);
         let path = &paths[usize::try_from(entropy.below(paths.len() as u64)).unwrap()];
         let (offset, bit) = (entropy.below(super::SEGMENT), u8::try_from(entropy.below(8)).unwrap());
         // A copy of the disk, since opening writes.
@@ -170,7 +170,7 @@ fn a_missing_segment_concerns_every_group() {
     for which in [0, 1] {
         let disk = FaultyDisk::new();
         drop(filled(&disk, 60));
-        let paths = disk.paths();
+        let paths = super::segments(&disk);
         assert!(paths.len() > 3);
         disk.remove(&paths[which]).unwrap();
         let log = open(&disk);

@@ -85,7 +85,9 @@ fn a_full_disk_refuses_whole_requests_and_the_log_works_again_when_there_is_room
         Err(LogError::Full(_))
     ));
     assert!(
-        disk.paths().iter().all(|path| path.ends_with(".seg")),
+        disk.paths()
+            .iter()
+            .all(|path| path.ends_with(".seg") || path == "log.id"),
         "{:?}",
         disk.paths()
     );

@@ -2,10 +2,12 @@
 
 mod directory;
 mod directory_nodes;
+mod edges;
 mod group;
 mod histories;
 mod model;
 mod queue;
+mod repetitions;
 
 use core_types::limits::{
     BLOB_BYTES_MAX, DELIVERY_MEMORY, KEYWORDS_PER_MAILBOX_MAX, MESSAGE_BYTES_MAX, MESSAGE_TRACE_BYTES_MAX,

@@ -18,7 +18,8 @@ struct Delivered {
     bytes: Vec<u8>,
 }
 
-/// A session with a server that knows `b`, `c` and `postmaster` at `our.example` and one password, `secret`.
+/// A session with a server that knows `b`, `c` and `postmaster` at `our.example`, one password, `secret`, and one at
+/// which it has had enough, `once too often`.
 struct Talk {
     machine: Machine,
     replies: Vec<u8>,
@@ -112,11 +113,10 @@ impl Talk {
             Action::Close => self.closed = true,
             Action::Authenticate { identity, password } => {
                 self.logins.push(identity);
-                let refused = Reply::new(535, Enhanced(5, 7, 8), "no");
-                return Some(if password.expose() == "secret" {
-                    Verdict::Accepted
-                } else {
-                    Verdict::Refused(refused)
+                return Some(match password.expose() {
+                    "secret" => Verdict::Accepted,
+                    "once too often" => Verdict::Refused(Reply::new(421, Enhanced(4, 7, 0), "enough")),
+                    _ => Verdict::Refused(Reply::new(535, Enhanced(5, 7, 8), "no")),
                 });
             }
             Action::CheckSender { reverse_path, .. } => {

@@ -120,26 +120,12 @@ fn twenty_thousand_mutated_sessions_keep_the_invariants() {
         b"\x40HELO c\r\nMAIL FROM:<\"a b\"@x>\r\nRCPT TO:<@r:postmaster>\r\nDATA\r\n.\r\r\n\r\n.\r\nRCPT TO:<b@y>\r\nQUIT\r\n",
         b"\x55EHLO c\r\nMAIL FROM:<a@x> RET=FULL ENVID=a+2B SMTPUTF8 BODY=8BITMIME\r\nRCPT TO:<b@y> ORCPT=rfc822;a@b\r\nBDAT 4 LAST\r\n.\r\n\r",
     ];
-    let mut random = crate::fuzzing::Random::new(1);
+    let pieces: [&[u8]; 8] = [b"\r", b"\n", b".", b" ", b"<", b">", b"\0", b"\xff"];
+    let mut random = core_types::testing::Random::new(1);
     for round in 0..20_000 {
         let mut data = seeds[round % seeds.len()].to_vec();
         for _ in 0..random.below(6) {
-            let at = 1 + random.below(data.len() - 1);
-            match random.below(5) {
-                0 => data[at] = [b'\r', b'\n', b'.', b' ', b'<', b'>', 0, 0xff][random.below(8)],
-                1 => data.insert(at, u8::try_from(random.below(256)).unwrap()),
-                2 => drop(data.remove(at)),
-                3 => {
-                    let end = usize::min(data.len(), at + random.below(40));
-                    let copy = data[at..end].to_vec();
-                    let to = 1 + random.below(data.len() - 1);
-                    data.splice(to..to, copy);
-                }
-                _ => data[0] = u8::try_from(random.below(256)).unwrap(),
-            }
-            if data.len() < 3 {
-                break;
-            }
+            random.mutate(&mut data, &pieces);
         }
         crate::fuzzing::fuzz_session(&data);
     }

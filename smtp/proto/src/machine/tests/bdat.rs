@@ -1,5 +1,7 @@
 //! BDAT.
 
+use core_types::limits::{SMTP_CHUNK_TINY_BYTES, SMTP_CHUNKS_TINY_MAX};
+
 use super::*;
 
 const START: &str = "MAIL FROM:<a@x.example>\r\nRCPT TO:<b@our.example>\r\n";
@@ -169,5 +171,22 @@ fn smtp_rset_everywhere() {
             .send("BDAT 6 LAST\r\nA: b\r\n")
             .expect("250 2.0.0");
         assert_eq!(talk.delivered_text(), "A: b\r\n");
+    }
+}
+
+#[test]
+fn a_chunk_of_the_least_usual_size_is_not_tiny() {
+    let size = usize::try_from(SMTP_CHUNK_TINY_BYTES).unwrap();
+    for (size, closes) in [(size, false), (size - 1, true)] {
+        let mut talk = Talk::new(Config {
+            size_max: 1 << 30,
+            ..config(Role::Relay)
+        });
+        talk.send("EHLO c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@our.example>\r\n");
+        let text = [b"A: b\r\n\r\n".to_vec(), vec![b'x'; size - 8]].concat();
+        for _ in 0..=SMTP_CHUNKS_TINY_MAX {
+            talk.send(format!("BDAT {size}\r\n")).send(&text);
+        }
+        assert_eq!(talk.closed, closes, "{size}");
     }
 }

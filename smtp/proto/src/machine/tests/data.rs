@@ -293,7 +293,7 @@ fn no_inner_line_is_ever_a_command() {
         "QUIT\r\n",
         "A: b\r\n",
     ];
-    let mut random = crate::fuzzing::Random::new(7);
+    let mut random = core_types::testing::Random::new(7);
     for _ in 0..3000 {
         let body: String = (0..random.below(12))
             .map(|_| pieces[random.below(pieces.len())])

@@ -53,6 +53,17 @@ fn the_same_recipient_twice_has_two_replies_and_one_delivery() {
     talk.expect_all(&["250 2.0.0", "552 5.2.2", "250 2.0.0"]);
     assert_eq!(talk.delivered[0].transaction.recipients.len(), 2);
     assert_eq!(talk.delivered[0].transaction.with, "LMTP");
+    // Each RCPT has the reply of the recipient that it named.
+    let mut replies = one_over_quota();
+    replies.truncate(2);
+    replies.reverse();
+    talk.data_verdict = Some(replies);
+    talk.send("MAIL FROM:<a@x>\r\nRCPT TO:<b@our.example>\r\nRCPT TO:<c@our.example>\r\nRCPT TO:<b@our.example>\r\n");
+    talk.expect_codes(&[250; 4])
+        .send("DATA\r\n")
+        .expect("354 ")
+        .send("A: b\r\n.\r\n");
+    talk.expect_all(&["552 5.2.2", "250 2.0.0", "552 5.2.2"]);
 }
 
 #[test]

@@ -197,3 +197,22 @@ fn unknown_mechanisms_are_refused() {
 fn passwords_do_not_show() {
     assert_eq!(format!("{:?}", Password("secret".into())), "Password(..)");
 }
+
+#[test]
+fn after_421_nothing_of_what_was_sent_ahead_is_run() {
+    let mut talk = submission();
+    let again = [plain(b"\0b\0once too often"), plain(b"\0b\0secret")].concat();
+    talk.send(again).expect("421 4.7.0").expect_closed();
+    assert_eq!((talk.logins.len(), talk.machine.identity()), (1, None));
+}
+
+#[test]
+fn an_equals_sign_is_an_empty_initial_response() {
+    // RFC 4954 4. An empty name is nobody's, but that is said when the exchange is over.
+    let mut talk = submission();
+    talk.send("AUTH LOGIN =\r\n")
+        .expect("334 UGFzc3dvcmQ6")
+        .send("c2VjcmV0\r\n")
+        .expect("535 5.7.8");
+    assert!(talk.logins.is_empty());
+}

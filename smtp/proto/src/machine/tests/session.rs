@@ -260,3 +260,49 @@ fn a_verdict_nobody_asked_for_changes_nothing() {
         .expect_all(&[]);
     talk.send("RCPT TO:<b@our.example>\r\n").expect("503 5.5.1");
 }
+
+#[test]
+fn starttls_between_chunks_throws_them_away() {
+    let mut talk = Talk::relay();
+    talk.send("MAIL FROM:<a@x>\r\nRCPT TO:<b@our.example>\r\nBDAT 4\r\nA: b")
+        .expect_codes(&[250; 3]);
+    talk.send("STARTTLS\r\n").expect("220 2.0.0");
+    assert_eq!((talk.aborted, talk.under_way.is_none()), (1, true));
+    talk.input(Input::TlsDone)
+        .send("EHLO c\r\n")
+        .expect("250 DSN")
+        .send("BDAT 0 LAST\r\n")
+        .expect("503 5.5.1");
+    assert!(talk.delivered.is_empty());
+}
+
+#[test]
+fn data_has_no_argument() {
+    let mut talk = Talk::relay();
+    talk.send("MAIL FROM:<a@x>\r\nRCPT TO:<b@our.example>\r\n")
+        .expect_codes(&[250, 250]);
+    talk.send("DATA x\r\n").expect("501 5.5.4");
+    // The transaction stands.
+    talk.send("DATA\r\n")
+        .expect("354 ")
+        .send("A: b\r\n.\r\n")
+        .expect("250 2.0.0");
+}
+
+#[test]
+fn a_verdict_that_is_no_refusal_is_no_consent() {
+    let ok = Reply::new(250, Enhanced(2, 0, 0), "ok");
+    for verdict in [Verdict::Refused(ok.clone()), Verdict::Data(vec![ok])] {
+        let mut machine = Machine::new(config(Role::Relay));
+        let mut actions = Vec::new();
+        machine.handle(Input::Connected, &mut actions);
+        machine.handle(Input::Bytes(b"EHLO c\r\nMAIL FROM:<a@x>\r\n"), &mut actions);
+        assert!(matches!(actions.last(), Some(Action::CheckSender { .. })));
+        actions.clear();
+        machine.handle(Input::Verdict(verdict), &mut actions);
+        let [Action::Reply(reply)] = actions.as_slice() else {
+            panic!("{actions:?}")
+        };
+        assert!(reply.starts_with(b"451 4.3.0"));
+    }
+}

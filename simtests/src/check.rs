@@ -1,0 +1,126 @@
+//! What must hold when everything is healed and quiet.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::client::admin;
+use crate::client::imap::{Fetched, Imap};
+use crate::client::smtp::Smtp;
+use crate::client::Answer;
+use crate::workload::{Known, Ledger, Listing, MAILBOXES, PASSWORD, address, check_bytes, list, owned};
+
+/// How long after the last fault everything must work again, all copies be there, and nothing be wrong.
+pub const QUIET_WITHIN: Duration = Duration::from_secs(90);
+
+/// Returns when every node finds nothing to complain about, or says what it complains about after [`QUIET_WITHIN`].
+///
+/// # Errors
+/// What is still wrong.
+pub async fn quiet(nodes: &[IpAddr]) -> Result<Duration, String> {
+    let begin = tokio::time::Instant::now();
+    loop {
+        let mut wrong = String::new();
+        for node in nodes {
+            match admin::request(*node, "GET", "/v1/status", "").await {
+                Ok(body) if body.contains("\"checks\":[]") && body.contains("\"queue\":0") => {}
+                Ok(body) => {
+                    let checks = body.find("\"checks\":").and_then(|at| body.get(at..)).unwrap_or_default();
+                    wrong.push_str(&format!("{node}: {checks}\n"));
+                }
+                Err(failure) => wrong.push_str(&format!("{node}: {failure}\n")),
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(begin.elapsed());
+        }
+        if begin.elapsed() > QUIET_WITHIN {
+            return Err(wrong);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Reads everything through every node, and compares.
+///
+/// # Errors
+/// When a node does not answer.
+pub async fn everything(nodes: &[IpAddr], users: usize, ledger: &Ledger) -> Answer<()> {
+    let mails = ledger.mails();
+    for user in 0..users {
+        let mut totals: BTreeMap<String, i32> = BTreeMap::new();
+        for mailbox in MAILBOXES {
+            let mut first: Option<(Listing, Vec<Fetched>)> = None;
+            for (number, node) in nodes.iter().enumerate() {
+                let mut imap = Imap::login(*node, &address(user), PASSWORD).await?;
+                let (mut listing, fetched) = list(&mut imap, mailbox).await?;
+                imap.logout().await;
+                owned(&mut listing, user);
+                ledger.check_listing(number, user, mailbox, &mails, &listing);
+                check_bytes(ledger, &fetched, user);
+                match &first {
+                    None => first = Some((listing, fetched)),
+                    Some(seen) if *seen == (listing.clone(), fetched.clone()) => {}
+                    Some((seen, _)) => ledger.violation(format!(
+                        "I12: {mailbox} of {} differs between node 1 and node {}: {}",
+                        address(user),
+                        number + 1,
+                        difference(seen, &listing)
+                    )),
+                }
+            }
+            let Some((listing, fetched)) = first else { continue };
+            for ((_, token), message) in listing.messages.iter().zip(&fetched) {
+                *totals.entry(token.clone()).or_default() += 1;
+                let flagged = message.flags.iter().any(|flag| flag == "\\Flagged");
+                let known = mails.get(token).and_then(|mail| mail.places.get(mailbox)).map_or(Known::Maybe, |place| place.flagged);
+                if known != Known::Maybe && (known == Known::Yes) != flagged {
+                    ledger.violation(format!("I12: {token} in {mailbox}: \\Flagged is {flagged}, acknowledged was {known:?}"));
+                }
+            }
+        }
+        for (token, mail) in mails.iter().filter(|(_, mail)| mail.user == user) {
+            let there = totals.get(token).copied().unwrap_or(0);
+            if there < mail.total.0 || there > mail.total.1 {
+                ledger.violation(format!(
+                    "I01/I05: {token} is {there} times in all mailboxes; {} to {} times can be",
+                    mail.total.0, mail.total.1
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn difference(one: &Listing, other: &Listing) -> String {
+    let only = |here: &Listing, there: &Listing| -> Vec<String> {
+        here.messages
+            .iter()
+            .filter(|message| !there.messages.contains(message))
+            .map(|(uid, token)| format!("{uid}={token}"))
+            .collect()
+    };
+    format!(
+        "UIDVALIDITY {} and {}, UIDNEXT {} and {}, only there {:?}, only here {:?}",
+        one.uid_validity,
+        other.uid_validity,
+        one.uid_next,
+        other.uid_next,
+        only(one, other),
+        only(other, one)
+    )
+}
+
+/// A new message is delivered at every node.
+///
+/// # Errors
+/// The first refusal.
+pub async fn still_works(nodes: &[IpAddr]) -> Answer<()> {
+    for node in nodes {
+        let mut smtp = Smtp::connect(*node, false).await?;
+        let to = [address(0)];
+        let outcomes = smtp.deliver("a@example.org", &to, b"Subject: still there?\r\n\r\nyes\r\n").await?;
+        outcomes.into_iter().collect::<Answer<Vec<_>>>()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,388 @@
+//! A simulated computer with one node: what stays when the node dies, and how it comes up again.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use blobstore::BlobConfig;
+use core_types::{Clock, Disk, Entropy, KvEngine, NodeId, OpenMode, UnixMillis};
+use mailstore::MailStore;
+use node::Node;
+use node::commands::Newborn;
+use node::config::{Config, Listen, PasswordHash, PlainLogin};
+use node::machine::{Machine, Network, Rhythm, Scale};
+use platform::{FaultyDisk, SeededEntropy};
+use raft::Groups;
+
+use crate::disk::{Power, SimDisk};
+use crate::engine::KeptEngine;
+use crate::net::{SimNetwork, Weather};
+use crate::os::EPOCH_SECONDS;
+use crate::pool::{Pace, SimPool};
+use crate::trace::Trace;
+
+/// Ports of every node.
+pub mod port {
+    /// SMTP.
+    pub const SMTP: u16 = 25;
+    /// Submission.
+    pub const SUBMISSION: u16 = 587;
+    /// LMTP.
+    pub const LMTP: u16 = 24;
+    /// IMAP.
+    pub const IMAP: u16 = 143;
+    /// POP3.
+    pub const POP3: u16 = 110;
+    /// The admin API.
+    pub const ADMIN: u16 = 80;
+    /// The other nodes.
+    pub const CLUSTER: u16 = 433;
+    /// From where a node joins.
+    pub const JOINING: u16 = 434;
+}
+
+/// Octets up to which a blob goes through the journal: few, so that both ways are gone.
+pub const INLINE_BYTES_MAX: usize = 8 * 1024;
+
+/// A computer.
+#[derive(Clone)]
+pub struct Host(Arc<Inner>);
+
+struct Inner {
+    number: u64,
+    seed: u64,
+    address: IpAddr,
+    groups: u32,
+    trace: Trace,
+    disk: FaultyDisk,
+    weather: Arc<Weather>,
+    pace: Arc<Pace>,
+    skew_millis: Arc<AtomicI64>,
+    lives: AtomicU64,
+    token: Mutex<Option<String>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    engine: Arc<KeptEngine>,
+    power: Arc<Power>,
+    running: Option<Running>,
+    /// Why the node stopped by itself, each time.
+    ended: Vec<String>,
+}
+
+/// The parts of a node that runs, for looks from outside.
+#[derive(Clone)]
+pub struct Running {
+    /// Its mail store.
+    pub store: MailStore,
+    /// Its replicas.
+    pub groups: Groups,
+}
+
+impl Host {
+    /// A computer with an empty disk. `groups` mailbox groups are founded on number 1; the others need a token.
+    #[must_use]
+    pub fn new(number: u64, seed: u64, address: IpAddr, groups: u32, trace: Trace) -> Self {
+        Self(Arc::new(Inner {
+            number,
+            seed,
+            address,
+            groups,
+            trace,
+            disk: FaultyDisk::new(),
+            weather: Arc::default(),
+            pace: Arc::default(),
+            skew_millis: Arc::default(),
+            lives: AtomicU64::new(0),
+            token: Mutex::new(None),
+            state: Mutex::new(State {
+                engine: Arc::default(),
+                power: Power::new(),
+                running: None,
+                ended: Vec::new(),
+            }),
+        }))
+    }
+
+    /// `node-1`, ...
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("node-{}", self.0.number)
+    }
+
+    /// Its number, which is its node id where nodes join in order.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.0.number
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.0.address
+    }
+
+    /// Its disk.
+    #[must_use]
+    pub fn disk(&self) -> &FaultyDisk {
+        &self.0.disk
+    }
+
+    /// What its network does to datagrams.
+    #[must_use]
+    pub fn weather(&self) -> &Weather {
+        &self.0.weather
+    }
+
+    /// How slow its disk is.
+    #[must_use]
+    pub fn pace(&self) -> &Pace {
+        &self.0.pace
+    }
+
+    /// Sets its wall clock apart from the others.
+    pub fn set_skew(&self, millis: i64) {
+        self.0.skew_millis.store(millis, Ordering::Relaxed);
+    }
+
+    /// Gives it what it joins with.
+    pub fn set_token(&self, token: String) {
+        *self.0.token.lock().expect("no panic") = Some(token);
+    }
+
+    /// The node, while it runs.
+    #[must_use]
+    pub fn running(&self) -> Option<Running> {
+        self.0.state.lock().expect("no panic").running.clone()
+    }
+
+    /// Why it stopped by itself, each time it did.
+    #[must_use]
+    pub fn ended(&self) -> Vec<String> {
+        self.0.state.lock().expect("no panic").ended.clone()
+    }
+
+    /// How often it was started.
+    #[must_use]
+    pub fn lives(&self) -> u64 {
+        self.0.lives.load(Ordering::Relaxed)
+    }
+
+    /// The power goes at its disk's call after this many.
+    pub fn blow_after(&self, calls: u32) {
+        self.0.state.lock().expect("no panic").power.blow_after(calls);
+    }
+
+    /// Whether its power is on.
+    #[must_use]
+    pub fn has_power(&self) -> bool {
+        self.0.state.lock().expect("no panic").power.is_on()
+    }
+
+    /// The rows of a group as its index has them, by logical key, and what the adapter keeps beside them.
+    #[must_use]
+    pub fn rows(&self, group: u32) -> std::collections::BTreeMap<Vec<u8>, Vec<u8>> {
+        use core_types::KvRead;
+        let engine = Arc::clone(&self.0.state.lock().expect("no panic").engine);
+        let mut prefix = vec![1];
+        prefix.extend(group.to_be_bytes());
+        prefix.extend(1_u32.to_be_bytes());
+        let base = engine.get(&[&prefix[..], &[0, 0]].concat()).ok().flatten();
+        let base = base.and_then(|value| value.last().copied()).unwrap_or(0);
+        let mut rows = std::collections::BTreeMap::new();
+        let from = [&prefix[..], &[0x10 | base]].concat();
+        let to = [&prefix[..], &[(0x10 | base) + 1]].concat();
+        let _ = engine.scan(&from, &to, &mut |key, value| {
+            rows.insert(key.get(from.len()..).unwrap_or_default().to_vec(), value.to_vec());
+            true
+        });
+        rows
+    }
+
+    /// Its process is gone: call before its tasks are dropped. With `power_loss` its disk loses what was not synced.
+    pub fn died(&self, power_loss: bool, entropy: &dyn Entropy) {
+        let mut state = self.0.state.lock().expect("no panic");
+        state.power.cut();
+        state.running = None;
+        if power_loss {
+            self.0.disk.crash(entropy.below(u64::MAX));
+            state.engine = state
+                .engine
+                .after_power_loss(entropy)
+                .expect("an index in memory does not fail");
+        }
+    }
+
+    /// The computer's software.
+    ///
+    /// # Errors
+    /// What a test has to know of: a node that does not start.
+    pub async fn run(self) -> turmoil::Result {
+        let life = self.0.lives.fetch_add(1, Ordering::Relaxed) + 1;
+        let power = Power::new();
+        let engine = {
+            let mut state = self.0.state.lock().expect("no panic");
+            state.power = Arc::clone(&power);
+            Arc::clone(&state.engine)
+        };
+        self.0.trace.note(&self.name(), "boot", &life.to_string(), &[]);
+        let machine = self.machine(life, Arc::clone(&power), engine);
+        let result = self.live(machine).await;
+        if let Err(reason) = result
+            && power.is_on()
+        {
+            self.0.trace.note(&self.name(), "ended", &reason, &[]);
+            tracing::error!(node = self.0.number, reason, "the node ended");
+            let mut state = self.0.state.lock().expect("no panic");
+            state.running = None;
+            state.ended.push(reason);
+        }
+        Ok(())
+    }
+
+    async fn live(&self, machine: Machine) -> Result<(), String> {
+        let config = self.config();
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        if machine.disk.open("identity", OpenMode::Read).is_err() {
+            let newborn = Newborn {
+                disk: machine.disk.as_ref(),
+                clock: Arc::clone(&machine.clock),
+                entropy: machine.entropy.as_ref(),
+                address: SocketAddr::new(self.0.address, port::CLUSTER).to_string(),
+            };
+            if self.0.number == 1 {
+                newborn
+                    .found_cluster(&self.name(), "site-1", self.0.groups)
+                    .map_err(|error| text(&error))?;
+            } else {
+                let token = loop {
+                    if let Some(token) = self.0.token.lock().expect("no panic").clone() {
+                        break token;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                };
+                let mut port = port::JOINING;
+                loop {
+                    let socket = machine
+                        .network
+                        .cluster_socket(SocketAddr::from(([0, 0, 0, 0], port)))
+                        .map_err(|error| text(&error))?;
+                    match newborn.join_cluster(&token, socket, machine.network.as_ref()).await {
+                        Ok(_) => break,
+                        Err(error) => tracing::info!(%error, "not joined yet"),
+                    }
+                    port += 1;
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            }
+        }
+        let mut node = Node::start_on(config, machine).await.map_err(|error| text(&error))?;
+        node.serve_admin(SocketAddr::from(([0, 0, 0, 0], port::ADMIN)))
+            .await
+            .map_err(|error| text(&error))?;
+        let running = Running {
+            store: node.store(),
+            groups: node.groups(),
+        };
+        self.0.state.lock().expect("no panic").running = Some(running);
+        Err(node.failed().await)
+    }
+
+    fn machine(&self, life: u64, power: Arc<Power>, engine: Arc<KeptEngine>) -> Machine {
+        let inner = &self.0;
+        let seed = inner
+            .seed
+            .wrapping_mul(1_000_003)
+            .wrapping_add(inner.number * 1009 + life);
+        Machine {
+            disk: Arc::new(SimDisk {
+                disk: inner.disk.clone(),
+                name: self.name(),
+                power,
+                trace: inner.trace.clone(),
+            }) as Arc<dyn Disk>,
+            pool: Arc::new(SimPool {
+                pace: Arc::clone(&inner.pace),
+                entropy: SeededEntropy::new(seed ^ 0x706f_6f6c),
+            }),
+            clock: Arc::new(HostClock(Arc::clone(&inner.skew_millis))),
+            entropy: Arc::new(SeededEntropy::new(seed)),
+            engine: engine as Arc<dyn KvEngine>,
+            network: Arc::new(SimNetwork {
+                name: self.name(),
+                weather: Arc::clone(&inner.weather),
+                trace: inner.trace.clone(),
+                seed: seed ^ 0x6e65_7477,
+            }) as Arc<dyn Network>,
+            scale: scale(),
+        }
+    }
+
+    fn config(&self) -> Config {
+        let on = |port| Some(SocketAddr::from(([0, 0, 0, 0], port)));
+        Config {
+            data_dir: format!("/{}", self.name()).into(),
+            hostname: format!("{}.example.test", self.name()),
+            roles: vec![node::config::Role::Store, node::config::Role::Front],
+            listen: Listen {
+                cluster: on(port::CLUSTER),
+                cluster_advertised: Some(SocketAddr::new(self.0.address, port::CLUSTER).to_string()),
+                smtp: on(port::SMTP),
+                submission: on(port::SUBMISSION),
+                lmtp: on(port::LMTP),
+                imap: on(port::IMAP),
+                pop3: on(port::POP3),
+                ..Listen::default()
+            },
+            tls: None,
+            plain_login: PlainLogin::Always,
+            log: node::config::Log::default(),
+            index_cache_mib: 1,
+            password: PasswordHash {
+                memory_kib: 8,
+                passes: 1,
+            },
+        }
+    }
+}
+
+/// Small and frequent, so that segments change, snapshots are made and logs purged within a minute.
+fn scale() -> Scale {
+    Scale {
+        log_segment_bytes: 128 * 1024,
+        blobs: BlobConfig {
+            journal_segment_bytes: 64 * 1024,
+            inline_bytes_max: INLINE_BYTES_MAX,
+            memory_bytes_max: 16 * 1024,
+            ..BlobConfig::default()
+        },
+        raft: raft_config,
+        care: Rhythm {
+            scrub: Duration::from_secs(60),
+            collect: Duration::from_secs(20),
+            prune: Duration::from_secs(15),
+        },
+    }
+}
+
+fn raft_config(node: NodeId) -> raft::Config {
+    raft::Config {
+        snapshot_entries: 60,
+        log_entries_kept: 10,
+        digest_interval: Duration::from_secs(2),
+        ..raft::Config::new(node)
+    }
+}
+
+/// The wall clock of one computer: simulated time, and what it is off.
+struct HostClock(Arc<AtomicI64>);
+
+impl Clock for HostClock {
+    fn now(&self) -> UnixMillis {
+        let since = turmoil::sim_elapsed().map_or(0, |at| i64::try_from(at.as_millis()).unwrap_or(i64::MAX));
+        let now = EPOCH_SECONDS * 1000 + since + self.0.load(Ordering::Relaxed);
+        UnixMillis(u64::try_from(now).unwrap_or(0))
+    }
+}
