@@ -92,7 +92,7 @@ pub struct BlobStatus {
     pub count: u64,
     /// Their octets on disk.
     pub bytes: u64,
-    /// Blobs with fewer copies than wanted, as of the last repair pass.
+    /// Blobs that fewer voters than wanted are known to have. After a start nothing is known of a voter that has not answered yet.
     pub under_replicated: u64,
     /// Copies found damaged since the start.
     pub corrupt: u64,
@@ -371,8 +371,8 @@ pub struct GroupAgreement {
     pub compared_at: Option<u64>,
     /// Accounts that live in it.
     pub accounts: u64,
-    /// Blobs that it refers to.
-    pub blobs: u64,
+    /// Messages in its mailboxes.
+    pub messages: u64,
     /// How many more voters it can lose and still take mail; `None` when it has no majority now.
     pub bears_losses: Option<u64>,
     /// Its replicas.
@@ -465,10 +465,10 @@ mod tests {
             [
                 "accounts",
                 "bears_losses",
-                "blobs",
                 "compared_at",
                 "group",
                 "mailboxes",
+                "messages",
                 "replicas"
             ]
         );

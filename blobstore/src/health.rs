@@ -19,8 +19,6 @@ pub(crate) struct Health {
     bytes: AtomicU64,
     corrupt: AtomicU64,
     journal_damage: AtomicU64,
-    under_replicated: AtomicU64,
-    missing: AtomicU64,
     scrubbed: AtomicU64,
     hook: Mutex<Option<CorruptHook>>,
     /// Found before there was a hook.
@@ -38,10 +36,6 @@ pub struct BlobStatus {
     pub corrupt: u64,
     /// Acknowledged records of the journal that could not be read at the start.
     pub journal_damage: u64,
-    /// Blobs with fewer copies than wanted, by the last repair pass.
-    pub under_replicated: u64,
-    /// Blobs that no reachable node has, by the last repair pass.
-    pub missing: u64,
     /// Blobs that were read and verified by scrubbing since the start.
     pub scrubbed: u64,
     /// Blobs that are durable in the journal and have no file yet.
@@ -93,11 +87,6 @@ impl Health {
         self.journal_damage.fetch_add(count, Ordering::Relaxed);
     }
 
-    pub(crate) fn repaired(&self, under_replicated: u64, missing: u64) {
-        self.under_replicated.store(under_replicated, Ordering::Relaxed);
-        self.missing.store(missing, Ordering::Relaxed);
-    }
-
     /// A blob was wrong, and is not here any more.
     pub(crate) fn corrupt(&self, id: BlobId) {
         self.corrupt.fetch_add(1, Ordering::Relaxed);
@@ -122,8 +111,6 @@ impl Health {
             bytes: count(&self.bytes),
             corrupt: count(&self.corrupt),
             journal_damage: count(&self.journal_damage),
-            under_replicated: count(&self.under_replicated),
-            missing: count(&self.missing),
             scrubbed: count(&self.scrubbed),
             ..BlobStatus::default()
         }

@@ -5,6 +5,9 @@
 //! it and a program can tell a line that was cut. The first line of each file says the version. Lines wait in memory until
 //! [`Manifest::sync`]: the manifest may lack the last moments, which the log has.
 //!
+//! Most lines are dead after a while: whoever writes them tells everything that still holds anew, behind [`Manifest::begin_file`],
+//! and then removes the files from before ([`Manifest::remove_files`]). A crash in between leaves files too many, never too few.
+//!
 //! Not here: what a line says.
 
 use std::collections::BTreeMap;
@@ -39,6 +42,11 @@ pub enum ManifestLine {
     /// Cut or changed; what is left of it.
     Damaged(String),
 }
+
+/// Files of a group that are not written to any more, oldest first.
+#[derive(Debug)]
+#[must_use]
+pub struct OldFiles(Vec<String>);
 
 /// The lines of one group, oldest first.
 pub struct ManifestLines {
@@ -118,6 +126,69 @@ impl Manifest {
         .await?
     }
 
+    /// Octets of a group's files.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn size_bytes(&self, group: GroupId) -> Result<u64, BlobError> {
+        let inner = Arc::clone(&self.0);
+        run(&self.0.pool, move || {
+            let mut bytes = 0;
+            for path in inner.files(group)? {
+                bytes += inner.disk.open(&path, OpenMode::Read)?.len()?;
+            }
+            Ok(bytes)
+        })
+        .await?
+    }
+
+    /// Octets that are free on the disk.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn free_bytes(&self) -> Result<u64, BlobError> {
+        let disk = Arc::clone(&self.0.disk);
+        Ok(run(&self.0.pool, move || disk.free_bytes()).await??)
+    }
+
+    /// Octets that a line takes in the file.
+    #[must_use]
+    pub fn line_bytes(line: &str) -> u64 {
+        encode_line(line).len() as u64
+    }
+
+    /// Writes what waits, and begins a new file for what a group's lines say from now on. Gives the files from before.
+    ///
+    /// # Errors
+    /// As [`Manifest::sync`].
+    pub async fn begin_file(&self, group: GroupId) -> Result<OldFiles, BlobError> {
+        self.sync().await?;
+        let _writing = self.0.writing.lock().await;
+        let inner = Arc::clone(&self.0);
+        run(&self.0.pool, move || {
+            inner.set_current_aside(group)?;
+            inner.files(group).map(OldFiles)
+        })
+        .await?
+    }
+
+    /// Removes a group's files from before [`Manifest::begin_file`], when what they say is told anew and synced. The oldest goes
+    /// first, so that what a crash leaves is the end of what there was.
+    ///
+    /// # Errors
+    /// Errors of the disk; some files may be left.
+    pub async fn remove_files(&self, OldFiles(paths): OldFiles) -> Result<(), BlobError> {
+        let _writing = self.0.writing.lock().await;
+        let inner = Arc::clone(&self.0);
+        run(&self.0.pool, move || {
+            for path in paths {
+                inner.disk.remove(&path)?;
+            }
+            Ok(inner.disk.sync_dir(MANIFEST_DIR)?)
+        })
+        .await?
+    }
+
     /// Reads a group's lines.
     ///
     /// # Errors
@@ -164,9 +235,7 @@ impl Inner {
         let mut file = self.disk.open(&path, OpenMode::CreateOrOpen)?;
         let mut length = file.len()?;
         if length >= self.file_bytes_max {
-            let number = self.files(group)?.len();
-            self.disk
-                .rename(&path, &format!("{MANIFEST_DIR}/{group}.{number:06}.tsv"))?;
+            self.set_current_aside(group)?;
             file = self.disk.open(&path, OpenMode::CreateNew)?;
             length = 0;
         }
@@ -186,6 +255,25 @@ impl Inner {
         }
         file.write_at(length, bytes)?;
         file.sync_data()?;
+        Ok(self.disk.sync_dir(MANIFEST_DIR)?)
+    }
+
+    /// Makes the current file, if there is one, the newest of the numbered ones.
+    fn set_current_aside(&self, group: GroupId) -> Result<(), BlobError> {
+        let path = current_path(group);
+        let mut files = self.files(group)?;
+        if files.pop_if(|newest| *newest == path).is_none() {
+            return Ok(());
+        }
+        // Above every number in use: old files may be gone.
+        let newest = files.last().and_then(|path| {
+            let name = path.strip_suffix(".tsv")?;
+            name.rsplit_once('.')?.1.parse::<u64>().ok()
+        });
+        let number = newest.map_or(1, |number| number + 1);
+        self.disk
+            .rename(&path, &format!("{MANIFEST_DIR}/{group}.{number:06}.tsv"))?;
+        // Before the next file takes the name.
         Ok(self.disk.sync_dir(MANIFEST_DIR)?)
     }
 
@@ -215,7 +303,8 @@ impl Inner {
             .filter(numbered)
             .map(|name| format!("{MANIFEST_DIR}/{name}"))
             .collect();
-        files.sort();
+        // By number: a seventh digit comes some day.
+        files.sort_by_key(|path| (path.len(), path.clone()));
         if names.contains(&format!("{group}.tsv")) {
             files.push(current_path(group));
         }
@@ -410,5 +499,72 @@ mod tests {
         manifest.sync().await.unwrap();
         let good = |line: &str| ManifestLine::Good(line.to_owned());
         assert_eq!(all(&manifest, GroupId(1)).await, [good("one"), good("two")]);
+    }
+
+    #[tokio::test]
+    async fn old_files_go_only_when_everything_is_told_anew_and_no_crash_leaves_too_little() {
+        let good = |line: &str| ManifestLine::Good(line.to_owned());
+        let anew = ["resync", "kept", "resync-end"].map(good);
+        for (steps, seed) in (0..7).flat_map(|steps| (0..8).map(move |seed| (steps, seed))) {
+            let disk = FaultyDisk::new();
+            let manifest = open(&disk).await;
+            let mut old: Vec<_> = (0..40).map(|number| good(&format!("old\t{number}"))).collect();
+            for number in 0..40 {
+                manifest.append(GroupId(1), &format!("old\t{number}")).unwrap();
+                manifest.sync().await.unwrap();
+            }
+            manifest.append(GroupId(12), "another group").unwrap();
+            assert!(manifest.size_bytes(GroupId(1)).await.unwrap() > 500);
+            let mut files = None;
+            for step in 0..steps {
+                match step {
+                    0 => {
+                        manifest.append(GroupId(1), "last").unwrap();
+                        old.push(good("last"));
+                    }
+                    1 => files = Some(manifest.begin_file(GroupId(1)).await.unwrap()),
+                    2 => anew.iter().for_each(|line| {
+                        let ManifestLine::Good(line) = line else { return };
+                        manifest.append(GroupId(1), line).unwrap();
+                    }),
+                    3 => manifest.sync().await.unwrap(),
+                    4 => manifest.remove_files(files.take().unwrap()).await.unwrap(),
+                    _ => {
+                        manifest.append(GroupId(1), "newer").unwrap();
+                        manifest.sync().await.unwrap();
+                    }
+                }
+            }
+            drop(manifest);
+            disk.crash(seed);
+            let lines = all(&open(&disk).await, GroupId(1)).await;
+            let context = format!("{steps} steps, seed {seed}: {lines:?}");
+            match steps {
+                // `last` was not synced.
+                0..=1 => assert!(lines.starts_with(&old[..40]), "{context}"),
+                2..=3 => assert!(lines.starts_with(&old), "{context}"),
+                4 => assert_eq!(lines, [&old[..], &anew[..]].concat(), "{context}"),
+                _ => assert!(lines.starts_with(&anew), "{context}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn numbers_of_files_go_on_when_old_ones_are_gone() {
+        let disk = FaultyDisk::new();
+        let manifest = open(&disk).await;
+        let mut number = 0;
+        for round in 0..4 {
+            let old = manifest.begin_file(GroupId(1)).await.unwrap();
+            let mut expected = Vec::new();
+            for _ in 0..60 {
+                number += 1;
+                manifest.append(GroupId(1), &number.to_string()).unwrap();
+                manifest.sync().await.unwrap();
+                expected.push(ManifestLine::Good(number.to_string()));
+            }
+            manifest.remove_files(old).await.unwrap();
+            assert_eq!(all(&manifest, GroupId(1)).await, expected, "round {round}");
+        }
     }
 }

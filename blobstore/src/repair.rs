@@ -1,200 +1,347 @@
-//! Seeing to it that what is referred to is there, here and on enough other voters.
+//! Seeing to it that what a group refers to is there: here, and on the other voters.
 //!
-//! Work goes page by page; memory is one page of ids and one frame. Of several holders the one with the lowest id puts a
-//! blob on voters that lack it; each node fetches what it lacks itself.
+//! Each node fetches what it lacks itself. Of the others it knows who lacks what (`copies`), so that the number of copies is
+//! told truthfully. Three things keep that knowledge right: the receipts of what is new; a question to a voter for what it
+//! was known to lack; and a comparison of everything, which goes through the names in pages and sends one digest for each, so that a
+//! voter that has all of a page costs one small exchange.
 //!
-//! Not here: what is referred to, and when a pass runs (the node knows both).
+//! Memory: one page of names, what is lacking, one frame for each of a few fetches. Not here: what is referred to, when to go on
+//! (the node knows both).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use core_types::limits::{BLOB_COPIES, BLOB_FETCH_TIMEOUT, BLOB_PAGE_MAX};
-use core_types::{BlobId, NodeId};
-use std::sync::Arc;
+use core_types::limits::{BLOB_FETCH_TIMEOUT, BLOB_FETCHES_MAX, BLOB_PAGE_MAX};
+use core_types::{BlobId, GroupId, NodeId};
+use futures_util::StreamExt;
 use transport::{Class, Rpc};
 
 use crate::BlobStore;
+use crate::copies::Copies;
 use crate::error::BlobError;
 use crate::fetch::{Fetcher, ask};
-use crate::replicator::Replicator;
 use crate::wire::{Answer, Request};
 
-/// The blobs that something refers to, in ascending order.
+/// The blobs that a group refers to, as this node's replica knows it.
 #[async_trait]
 pub trait References: Send + Sync {
-    /// At most `limit` of them above `after`; none at the end.
+    /// At most `limit` of them above `after`, ascending; none at the end.
     ///
     /// # Errors
     /// When they cannot be listed now.
     async fn page(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<BlobId>, BlobError>;
-}
 
-/// What a pass found and did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RepairReport {
-    /// Blobs that were looked at.
-    pub checked: u64,
-    /// Blobs that were missing here and are here now.
-    pub fetched: u64,
-    /// Blobs that no node which was reached has. When it is not zero, mail is missing: an alarm.
-    pub missing: u64,
-    /// Blobs that this node is to hold, and still does not.
-    pub lacking_here: u64,
-    /// Blobs with fewer copies than wanted that are known to be there, after the pass.
-    pub under_replicated: u64,
-    /// Copies that were put on other voters.
-    pub copied: u64,
-    /// Voters that did not answer; what they hold is not known.
-    pub unanswered: Vec<NodeId>,
-}
-
-/// Repairs the blobs of one node.
-#[derive(Clone)]
-pub struct Repairer {
-    store: BlobStore,
-    fetcher: Fetcher,
-    replicator: Replicator,
-    rpc: Arc<dyn Rpc>,
-}
-
-impl Repairer {
-    /// For this store, over these requests.
-    #[must_use]
-    pub fn new(store: BlobStore, rpc: Arc<dyn Rpc>, replicator: Replicator) -> Self {
-        let fetcher = Fetcher::new(store.clone(), Arc::clone(&rpc));
-        Self {
-            store,
-            fetcher,
-            replicator,
-            rpc,
-        }
-    }
-
-    /// Goes through all blobs that one group refers to. With `here` this node is to hold them too, whether it votes or is
-    /// about to: a learner must have every blob before it may become a voter.
+    /// For each of these blobs whether it is referred to now.
     ///
     /// # Errors
-    /// What `references` gives, and errors of this node's disk. What peers do is in the report.
-    pub async fn repair_pass(
-        &self,
-        references: &dyn References,
-        voters: &[NodeId],
-        here: bool,
-    ) -> Result<RepairReport, BlobError> {
-        let mut report = RepairReport::default();
-        let mut after = None;
-        loop {
-            let page = references.page(after, BLOB_PAGE_MAX).await?;
-            let Some(last) = page.last() else {
-                break;
-            };
-            after = Some(*last);
-            self.repair_page(&page, voters, here, &mut report).await?;
+    /// When that cannot be told now.
+    async fn are_referenced(&self, ids: &[BlobId]) -> Result<Vec<bool>, BlobError>;
+}
+
+/// The references of each group of this node.
+pub type ReferencesOf = Arc<dyn Fn(GroupId) -> Arc<dyn References> + Send + Sync>;
+
+/// How a group's blobs are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RepairReport {
+    /// Blobs that fewer voters than wanted are known to have. A voter of which nothing is known yet does not count.
+    pub under_replicated: u64,
+    /// Blobs that this node is to hold and does not, as far as it knows.
+    pub lacking_here: u64,
+    /// Of them, those that no node which could be reached has. When it is not zero, mail is missing: an alarm.
+    pub missing: u64,
+}
+
+/// What [`Repair::compare`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// A page of a comparison that somebody waits for: go on.
+    Soon,
+    /// Another page; there is time for the next.
+    Page,
+    /// The last page of the comparison in the background.
+    End,
+}
+
+/// The blobs of one group, on this node.
+pub struct Repair {
+    store: BlobStore,
+    fetcher: Fetcher,
+    rpc: Arc<dyn Rpc>,
+    group: GroupId,
+    copies: Copies,
+    /// Of those that this node lacks: nobody who was reached has them.
+    missing: BTreeSet<BlobId>,
+    /// With those whom nothing is known of yet, or no longer.
+    soon: Option<Walk>,
+    /// With all, again and again.
+    background: Option<Walk>,
+}
+
+/// A comparison under way.
+struct Walk {
+    after: Option<BlobId>,
+    with: BTreeSet<NodeId>,
+    checked: u64,
+}
+
+impl Repair {
+    /// Nothing is known yet of who has what.
+    #[must_use]
+    pub fn new(store: BlobStore, rpc: Arc<dyn Rpc>, group: GroupId) -> Self {
+        Self {
+            fetcher: Fetcher::new(store.clone(), Arc::clone(&rpc)),
+            copies: Copies::new(rpc.node()),
+            store,
+            rpc,
+            group,
+            missing: BTreeSet::new(),
+            soon: None,
+            background: None,
         }
-        self.store.health().repaired(report.under_replicated, report.missing);
-        Ok(report)
     }
 
-    async fn repair_page(
-        &self,
-        page: &[BlobId],
-        voters: &[NodeId],
-        here: bool,
-        report: &mut RepairReport,
-    ) -> Result<(), BlobError> {
-        let this = self.rpc.node();
-        let mut holdings: Vec<(NodeId, Vec<bool>)> = Vec::new();
-        if here || voters.contains(&this) {
-            holdings.push((this, self.store.has_all(page.to_vec()).await?));
+    /// Who votes in the group. This node is to hold the blobs too, whether it votes or not: a learner must have every blob
+    /// before it may become a voter.
+    pub fn set_voters(&mut self, voters: &BTreeSet<NodeId>) {
+        self.copies.set_voters(voters);
+    }
+
+    /// The group refers to a blob from now on; whom the receipts name.
+    pub fn added(&mut self, blob: BlobId, holders: &[NodeId]) {
+        self.copies.added(blob, holders);
+    }
+
+    /// The group does not refer to a blob any more.
+    pub fn released(&mut self, blob: BlobId) {
+        self.copies.released(blob);
+        self.missing.remove(&blob);
+    }
+
+    /// Some of these changes were not told: everything is compared again soon.
+    pub fn missed_changes(&mut self) {
+        self.copies.missed();
+    }
+
+    /// What this node has is looked at anew, before [`Repair::is_whole_here`] says yes.
+    pub fn doubt_here(&mut self) {
+        self.copies.doubt_here();
+    }
+
+    /// Whether this node has every blob, for certain.
+    #[must_use]
+    pub fn is_whole_here(&self) -> bool {
+        self.copies.is_whole_here()
+    }
+
+    /// Whether [`Repair::mend`] has anything to do.
+    #[must_use]
+    pub fn is_anything_lacking(&self) -> bool {
+        self.copies.is_anything_lacking()
+    }
+
+    /// How the group's blobs are.
+    #[must_use]
+    pub fn report(&self) -> RepairReport {
+        RepairReport {
+            under_replicated: self.copies.under_replicated(),
+            lacking_here: self.copies.lacking_here(),
+            missing: self.missing.len() as u64,
         }
-        for voter in voters {
-            // A voter that did not answer once is not waited for again on every page.
-            if *voter == this || report.unanswered.contains(voter) {
+    }
+
+    /// Fetches what is lacking here, and asks voters that can be reached for what they were known to lack.
+    ///
+    /// # Errors
+    /// What `references` gives, and errors of this node's disk. What peers do is no error.
+    pub async fn mend(&mut self, references: &dyn References) -> Result<(), BlobError> {
+        let this = self.rpc.node();
+        for page in self.copies.lacking(this).chunks(BLOB_PAGE_MAX) {
+            let page = self.still_referenced(references, page).await?;
+            let has = self.store.has_all(page.clone()).await?;
+            let (here, lacking): (Vec<_>, Vec<_>) = page.into_iter().zip(has).partition(|(_, has)| *has);
+            for (id, _) in here {
+                self.has_here(id);
+            }
+            self.fetch(lacking.into_iter().map(|(id, _)| id).collect()).await?;
+        }
+        for voter in self.copies.voters().clone() {
+            if voter == this || !self.rpc.is_reachable(voter) {
                 continue;
             }
-            let request = Request::Has { ids: page.to_vec() };
-            match ask(&self.rpc, *voter, Class::Bulk, &request, BLOB_FETCH_TIMEOUT).await {
-                Ok(Answer::Has(has)) if has.len() == page.len() => holdings.push((*voter, has)),
-                _ => report.unanswered.push(*voter),
+            for page in self.copies.lacking(voter).chunks(BLOB_PAGE_MAX) {
+                let page = self.still_referenced(references, page).await?;
+                let Some(has) = self.ask_has(voter, &page).await else {
+                    break;
+                };
+                for (id, _) in page.iter().zip(has).filter(|(_, has)| *has) {
+                    self.copies.has(voter, *id);
+                }
             }
-        }
-        for (index, id) in page.iter().enumerate() {
-            let has = |has: &Vec<bool>| has.get(index).copied().unwrap_or(false);
-            let holders = holdings
-                .iter()
-                .filter(|(_, there)| has(there))
-                .map(|(node, _)| *node)
-                .collect();
-            let lacking = holdings
-                .iter()
-                .filter(|(_, there)| !has(there))
-                .map(|(node, _)| *node)
-                .collect();
-            self.repair_blob(*id, holders, lacking, voters, here, report).await?;
         }
         Ok(())
     }
 
-    async fn repair_blob(
-        &self,
-        id: BlobId,
-        mut holders: Vec<NodeId>,
-        lacking: Vec<NodeId>,
-        voters: &[NodeId],
-        here: bool,
-        report: &mut RepairReport,
-    ) -> Result<(), BlobError> {
-        report.checked += 1;
-        let this = self.rpc.node();
-        for node in lacking {
-            let copied = if node == this {
-                self.fetch(id, &holders, report).await?
-            } else if holders.iter().min() == Some(&this) {
-                self.copy(id, node, report).await?
-            } else {
-                false
-            };
-            if copied {
-                holders.push(node);
+    /// Compares one page of names: with those of whom nothing is known, else with all in the background.
+    ///
+    /// # Errors
+    /// As [`Repair::mend`].
+    pub async fn compare(&mut self, references: &dyn References) -> Result<Compared, BlobError> {
+        if self.soon.is_none() {
+            let due = self.reachable(self.copies.due());
+            if !due.is_empty() {
+                due.iter().for_each(|node| self.copies.begin(*node));
+                self.soon = Some(Walk::new(due));
             }
         }
-        if here && !holders.contains(&this) {
-            report.lacking_here += 1;
-        }
-        let copies = holders.iter().filter(|node| voters.contains(node)).count();
-        if holders.is_empty() {
-            report.missing += 1;
-            tracing::error!(blob = %id, "no node that can be reached has a blob that is referred to");
-        } else if copies < BLOB_COPIES.min(voters.len()) {
-            report.under_replicated += 1;
-        }
-        Ok(())
-    }
-
-    async fn fetch(&self, id: BlobId, holders: &[NodeId], report: &mut RepairReport) -> Result<bool, BlobError> {
-        match self.fetcher.fetch(id, holders).await {
-            Ok(()) => {
-                report.fetched += 1;
-                Ok(true)
+        if let Some(mut walk) = self.soon.take() {
+            let before = walk.with.clone();
+            let ended = self.compare_page(references, &mut walk).await;
+            if ended.is_err() {
+                walk.with.clear();
             }
-            Err(BlobError::Unavailable(_) | BlobError::WrongHash(_) | BlobError::Full) => Ok(false),
-            Err(error) => Err(error),
+            for silent in before.difference(&walk.with) {
+                self.copies.cut_short(*silent);
+            }
+            if ended? {
+                walk.with.iter().for_each(|node| self.copies.complete(*node));
+                self.copies.counted(walk.checked);
+            } else if !walk.with.is_empty() {
+                self.soon = Some(walk);
+                return Ok(Compared::Soon);
+            }
+            return Ok(Compared::Page);
         }
-    }
-
-    async fn copy(&self, id: BlobId, to: NodeId, report: &mut RepairReport) -> Result<bool, BlobError> {
-        let sent = match self.store.stored(id).await {
-            Ok(stored) => self.replicator.send(&stored, to, Class::Bulk).await,
-            Err(error) => Err(error),
+        let mut walk = match self.background.take() {
+            Some(walk) => walk,
+            None => Walk::new(self.reachable(self.copies.all())),
         };
-        match sent {
-            Ok(()) => {
-                report.copied += 1;
-                Ok(true)
+        if self.compare_page(references, &mut walk).await? {
+            self.copies.counted(walk.checked);
+            return Ok(Compared::End);
+        }
+        self.background = Some(walk);
+        Ok(Compared::Page)
+    }
+
+    fn reachable(&self, nodes: BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        let this = self.rpc.node();
+        let is_reachable = |node: &NodeId| *node == this || self.rpc.is_reachable(*node);
+        nodes.into_iter().filter(is_reachable).collect()
+    }
+
+    /// Whether it was the last page. Who does not answer is left out from then on.
+    async fn compare_page(&mut self, references: &dyn References, walk: &mut Walk) -> Result<bool, BlobError> {
+        let this = self.rpc.node();
+        let page = references.page(walk.after, BLOB_PAGE_MAX).await?;
+        let Some(last) = page.last().copied() else {
+            return Ok(true);
+        };
+        let digest = digest(page.iter());
+        for node in walk.with.clone() {
+            let has = if node == this {
+                Some(self.store.has_all(page.clone()).await?)
+            } else {
+                let request = Request::Compare {
+                    group: self.group,
+                    after: walk.after,
+                    through: last,
+                    digest,
+                };
+                match ask(&self.rpc, node, Class::Bulk, &request, BLOB_FETCH_TIMEOUT).await {
+                    Ok(Answer::Same) => continue,
+                    Ok(_) => self.ask_has(node, &page).await,
+                    Err(_) => None,
+                }
+            };
+            let Some(has) = has else {
+                walk.with.remove(&node);
+                continue;
+            };
+            for (id, _) in page.iter().zip(has).filter(|(_, has)| !*has) {
+                self.copies.lacks(node, *id);
             }
-            Err(error @ BlobError::SyncFailed(_)) => Err(error),
-            Err(error) => {
-                tracing::warn!(blob = %id, %to, %error, "a copy was not made");
-                Ok(false)
+        }
+        walk.checked += page.len() as u64;
+        walk.after = Some(last);
+        Ok(false)
+    }
+
+    /// Those to which something refers; the others are forgotten.
+    async fn still_referenced(
+        &mut self,
+        references: &dyn References,
+        page: &[BlobId],
+    ) -> Result<Vec<BlobId>, BlobError> {
+        let referenced = references.are_referenced(page).await?;
+        let mut still = Vec::with_capacity(page.len());
+        for (id, is_referenced) in page.iter().zip(referenced) {
+            if is_referenced {
+                still.push(*id);
+            } else {
+                self.copies.forget(*id);
+                self.missing.remove(id);
             }
+        }
+        Ok(still)
+    }
+
+    async fn ask_has(&self, voter: NodeId, ids: &[BlobId]) -> Option<Vec<bool>> {
+        let request = Request::Has { ids: ids.to_vec() };
+        match ask(&self.rpc, voter, Class::Bulk, &request, BLOB_FETCH_TIMEOUT).await {
+            Ok(Answer::Has(has)) if has.len() == ids.len() => Some(has),
+            _ => None,
+        }
+    }
+
+    fn has_here(&mut self, id: BlobId) {
+        self.copies.has(self.rpc.node(), id);
+        self.missing.remove(&id);
+    }
+
+    async fn fetch(&mut self, ids: Vec<BlobId>) -> Result<(), BlobError> {
+        let voters: Vec<NodeId> = self.copies.voters().iter().copied().collect();
+        let fetcher = self.fetcher.clone();
+        let fetches = ids.into_iter().map(|id| {
+            let (fetcher, voters) = (&fetcher, &voters);
+            async move { (id, fetcher.fetch(id, voters).await) }
+        });
+        let mut fetches = futures_util::stream::iter(fetches).buffer_unordered(BLOB_FETCHES_MAX);
+        while let Some((id, fetched)) = fetches.next().await {
+            match fetched {
+                Ok(()) => self.has_here(id),
+                Err(BlobError::Unavailable(_)) => {
+                    if self.missing.insert(id) {
+                        tracing::error!(blob = %id, group = %self.group, "no node that can be reached has a blob that is referred to");
+                    }
+                }
+                Err(BlobError::WrongHash(_) | BlobError::Full) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Walk {
+    fn new(with: BTreeSet<NodeId>) -> Self {
+        Self {
+            after: None,
+            with,
+            checked: 0,
         }
     }
 }
+
+/// What stands for these blobs, in this order.
+pub(crate) fn digest<'a>(ids: impl Iterator<Item = &'a BlobId>) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for id in ids {
+        hasher.update(&id.0);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests;

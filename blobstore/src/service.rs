@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use core_types::limits::{BLOB_PAGE_MAX, BLOB_TRANSFER_IDLE, BLOB_TRANSFERS_MAX, BLOB_VERIFIES_MAX};
-use core_types::{BlobId, NodeId};
+use core_types::{BlobId, GroupId, NodeId};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use transport::{Refused, Service};
@@ -20,6 +20,7 @@ use crate::error::BlobError;
 use crate::files::{Stored, lock};
 use crate::format::Outline;
 use crate::receiving::Receiving;
+use crate::repair::{self, ReferencesOf};
 use crate::run::run;
 use crate::wire::{Answer, Request, decode_request, encode_answer};
 use crate::writer::Sealed;
@@ -29,6 +30,7 @@ pub struct BlobService {
     store: BlobStore,
     transfers: Mutex<BTreeMap<(NodeId, u64), Transfer>>,
     verifies: Semaphore,
+    references: Option<ReferencesOf>,
 }
 
 struct Transfer {
@@ -45,6 +47,16 @@ impl BlobService {
             store,
             transfers: Mutex::default(),
             verifies: Semaphore::new(BLOB_VERIFIES_MAX),
+            references: None,
+        }
+    }
+
+    /// Lets others compare what this node is to have by its groups with what it has.
+    #[must_use]
+    pub fn with_references(self, references: ReferencesOf) -> Self {
+        Self {
+            references: Some(references),
+            ..self
         }
     }
 
@@ -65,6 +77,12 @@ impl BlobService {
             Request::Describe { id } => Ok(Answer::Outline(self.store.stored(id).await?.table.outline())),
             Request::ReadFrame { id, index } => self.read_frame(id, index).await,
             Request::Has { ids } => self.has(ids).await,
+            Request::Compare {
+                group,
+                after,
+                through,
+                digest,
+            } => self.compare(group, after, through, digest).await,
         }
     }
 
@@ -173,6 +191,28 @@ impl BlobService {
             return Ok(Answer::Failed(format!("more than {BLOB_PAGE_MAX} ids")));
         }
         Ok(Answer::Has(self.store.has_all(ids).await?))
+    }
+
+    async fn compare(
+        &self,
+        group: GroupId,
+        after: Option<BlobId>,
+        through: BlobId,
+        digest: [u8; 32],
+    ) -> Result<Answer, BlobError> {
+        let Some(references) = &self.references else {
+            return Ok(Answer::Differs);
+        };
+        // Whoever asks has at most a page of them. One more than that cannot be the same.
+        let mut ids = references(group).page(after, BLOB_PAGE_MAX + 1).await?;
+        ids.retain(|id| *id <= through);
+        let has = self.store.has_all(ids.clone()).await?;
+        let there = ids.iter().zip(has).filter(|(_, has)| *has).map(|(id, _)| id);
+        Ok(if repair::digest(there) == digest {
+            Answer::Same
+        } else {
+            Answer::Differs
+        })
     }
 }
 

@@ -190,6 +190,15 @@ impl BlobStore {
         Ok(())
     }
 
+    /// Octets that are free on the disk, those that are left free included.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn free_bytes(&self) -> Result<u64, BlobError> {
+        let files = Arc::clone(&self.0.files);
+        Ok(run(self.pool(), move || files.disk.free_bytes()).await??)
+    }
+
     /// Whether a blob is here, without looking into it.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use core_types::limits::FRAME_BYTES_MAX;
-use core_types::{BlobId, codec};
+use core_types::{BlobId, GroupId, codec};
 use serde::{Deserialize, Serialize};
 
 use crate::error::BlobError;
@@ -35,6 +35,14 @@ pub(crate) enum Request {
     ReadFrame { id: BlobId, index: u32 },
     /// Which of these are there?
     Has { ids: Vec<BlobId> },
+    /// Of the blobs above `after` up to `through` to which this group refers: are those that are there the ones with this
+    /// digest?
+    Compare {
+        group: GroupId,
+        after: Option<BlobId>,
+        through: BlobId,
+        digest: [u8; 32],
+    },
 }
 
 /// What is answered.
@@ -58,6 +66,10 @@ pub(crate) enum Answer {
     Has(Vec<bool>),
     /// It cannot be done now; why.
     Failed(String),
+    /// They are.
+    Same,
+    /// They are not.
+    Differs,
 }
 
 pub(crate) fn encode_request(request: &Request) -> Result<Bytes, BlobError> {

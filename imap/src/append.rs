@@ -92,6 +92,8 @@ impl Session {
         if !mail.has_room_for(size).await? {
             return Err(Answer::no(Code::OverQuota, "Over quota").into());
         }
+        // Before the client sends it, and so before the continuation.
+        self.context.mail.check_room(size).await?;
         let ingest = self.context.mail.ingest();
         Ok(Appending {
             tag,

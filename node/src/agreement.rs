@@ -141,7 +141,7 @@ fn of_group(evidence: &Evidence<'_>, row: &GroupRow, agreement: &mut Agreement) 
         good += u64::from(votes && state == "agrees" && is_whole);
         tell(agreement, group, *node, state, votes, lacking, replica);
         if let Some(blobs) = replica.and_then(|replica| replica.blobs) {
-            result.blobs = result.blobs.max(blobs.checked);
+            result.messages = result.messages.max(blobs.messages);
         }
         result.replicas.push(ReplicaAgreement {
             node: node.0,
@@ -254,7 +254,7 @@ mod tests {
                     learners: row.learners.iter().copied().collect(),
                     digests: vec![(64, [1; 4]), (128, [2; 4]), (130, [3; 4])],
                     blobs: Some(BlobReport {
-                        checked: 9,
+                        messages: 9,
                         ..BlobReport::default()
                     }),
                     ..ReplicaReport::default()
@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(agreement.problems, Vec::<String>::new());
         let group = &agreement.groups[0];
         assert_eq!(
-            (group.compared_at, group.blobs, group.bears_losses),
+            (group.compared_at, group.messages, group.bears_losses),
             (Some(130), 9, Some(1))
         );
         assert_eq!(digests(&bench.reports, &bench.known.groups[0]), "agree");
@@ -358,7 +358,7 @@ mod tests {
     fn a_voter_that_lacks_bytes_or_is_closed_or_gone_does_not_agree() {
         let mut bench = Bench::new();
         bench.replica(1).blobs = Some(BlobReport {
-            checked: 9,
+            messages: 9,
             lacking_here: 2,
             ..BlobReport::default()
         });

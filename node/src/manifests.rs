@@ -2,7 +2,8 @@
 //!
 //! Invariant: behind a mark `applied` stands every change up to that entry of the log. Where the last mark of an earlier life
 //! is below what the replica has applied before anybody listened, or the listener lagged, or a snapshot was installed,
-//! everything is told anew (`resync`) while changes go on.
+//! everything is told anew (`resync`) while changes go on. The same is done, in a new file, when the greater part of a group's
+//! manifest is dead; the files from before are removed only when all that is on the disk.
 //!
 //! Not here: what a line says (`state::manifest`), files (`blobstore`).
 
@@ -10,23 +11,34 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use blobstore::{BlobError, ManifestLine};
+use blobstore::{BlobError, Manifest, ManifestLine};
+use core_types::limits::PROPOSE_RESERVE_BYTES;
 use core_types::{GroupId, Incarnation};
+use raft::consensus::Consensus;
 use state::manifest::{self, Line, Place};
 use state::{Effect, MachineKind};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, timeout};
 
+use crate::care::Health;
 use crate::start::Parts;
 
 /// The writers of this node's manifests.
 #[derive(Default)]
 pub(crate) struct Manifests(Mutex<BTreeMap<GroupId, Arc<tokio::sync::Mutex<Writer>>>>);
 
+/// What a writer works with.
+struct Book<'a> {
+    manifest: &'a Manifest,
+    groups: &'a Arc<dyn Consensus>,
+    health: &'a Health,
+    /// The last entry that the group's replica here has applied.
+    applied: &'a (dyn Fn(GroupId) -> Option<u64> + Send + Sync),
+}
+
 struct Writer {
     group: GroupId,
-    replica: raft::Group,
     incarnation: Incarnation,
     kind: MachineKind,
     effects: Receiver<Arc<[Effect]>>,
@@ -34,6 +46,8 @@ struct Writer {
     marked: Option<u64>,
     /// Something is missing.
     has_gap: bool,
+    /// Octets that the files had when they were last looked at to be made smaller.
+    looked_bytes: u64,
 }
 
 /// Writes the group's manifest until it is aborted.
@@ -42,11 +56,15 @@ pub(crate) async fn write(parts: Arc<Parts>, group: GroupId, incarnation: Incarn
     let Ok(effects) = parts.store.groups().effects(group) else {
         return;
     };
-    let Some(replica) = parts.groups.group(group) else {
-        return;
+    let applied_by = applied_by(&parts);
+    let book = Book {
+        manifest: &parts.manifest,
+        groups: parts.store.groups(),
+        health: &parts.health,
+        applied: &applied_by,
     };
-    let applied = replica.status().applied;
-    let marked = match last_mark(&parts, group, incarnation).await {
+    let applied = (book.applied)(group);
+    let marked = match last_mark(&parts.manifest, group, incarnation).await {
         Ok(marked) => marked,
         Err(error) => {
             tracing::warn!(%group, %error, "the manifest was not read; it is written anew");
@@ -55,12 +73,12 @@ pub(crate) async fn write(parts: Arc<Parts>, group: GroupId, incarnation: Incarn
     };
     let writer = Writer {
         group,
-        replica,
         incarnation,
         kind,
         effects,
         marked,
         has_gap: applied.is_some() && marked < applied,
+        looked_bytes: 0,
     };
     let writer = Arc::new(tokio::sync::Mutex::new(writer));
     parts
@@ -70,14 +88,26 @@ pub(crate) async fn write(parts: Arc<Parts>, group: GroupId, incarnation: Incarn
         .unwrap_or_else(PoisonError::into_inner)
         .insert(group, Arc::clone(&writer));
     let mut writer = writer.lock().await;
-    writer.run(&parts).await;
+    writer.run(&book).await;
+}
+
+fn applied_by(parts: &Parts) -> impl Fn(GroupId) -> Option<u64> + Send + Sync {
+    let groups = parts.groups.clone();
+    move |group| groups.group(group)?.status().applied
 }
 
 /// Takes what is left when no group applies anything any more. The tasks that write have ended.
 pub(crate) async fn finish(parts: &Parts) {
     let writers = std::mem::take(&mut *parts.manifests.0.lock().unwrap_or_else(PoisonError::into_inner));
+    let applied_by = applied_by(parts);
+    let book = Book {
+        manifest: &parts.manifest,
+        groups: parts.store.groups(),
+        health: &parts.health,
+        applied: &applied_by,
+    };
     for writer in writers.into_values() {
-        writer.lock().await.mark(parts);
+        writer.lock().await.mark(&book);
     }
     if let Err(error) = parts.manifest.sync().await {
         tracing::warn!(%error, "the manifest was not synced");
@@ -85,99 +115,101 @@ pub(crate) async fn finish(parts: &Parts) {
 }
 
 impl Writer {
-    async fn run(&mut self, parts: &Parts) {
+    async fn run(&mut self, book: &Book<'_>) {
         let mut mark_at = Instant::now() + MARK_EVERY;
+        let mut compact_at = Instant::now() + COMPACT_LOOK;
         loop {
             if self.has_gap {
-                self.close_gap(parts).await;
+                self.close_gap(book).await;
+            }
+            if Instant::now() >= compact_at {
+                self.look_and_compact(book).await;
+                compact_at = Instant::now() + COMPACT_LOOK;
             }
             if Instant::now() >= mark_at {
-                self.mark(parts);
+                self.mark(book);
                 mark_at = Instant::now() + MARK_EVERY;
             }
             match timeout(MARK_EVERY, self.effects.recv()).await {
-                Ok(Ok(changes)) => self.take(parts, &changes),
-                Ok(Err(RecvError::Lagged(missed))) => self.lagged(parts, missed),
+                Ok(Ok(changes)) => self.take(book, &changes),
+                Ok(Err(RecvError::Lagged(missed))) => self.lagged(book, missed),
                 Ok(Err(RecvError::Closed)) => return,
                 Err(_) => {}
             }
         }
     }
 
-    fn take(&mut self, parts: &Parts, changes: &[Effect]) {
+    fn take(&mut self, book: &Book<'_>, changes: &[Effect]) {
         for effect in changes {
             match effect {
                 Effect::Manifest(entry) => {
-                    self.append(parts, &entry.line);
+                    self.append(book, &entry.line);
                 }
-                Effect::Replaced => self.replaced(parts),
+                Effect::Replaced => self.replaced(book),
                 _ => {}
             }
         }
     }
 
     /// Adds a line; octets that wait to be written.
-    fn append(&mut self, parts: &Parts, line: &str) -> usize {
-        match parts.manifest.append(self.group, line) {
+    fn append(&mut self, book: &Book<'_>, line: &str) -> usize {
+        match book.manifest.append(self.group, line) {
             Ok(waiting) => waiting,
             Err(error) => {
                 tracing::warn!(group = %self.group, %error, "a manifest line was not written");
-                parts.health.manifest_gap(self.group);
+                book.health.manifest_gap(self.group);
                 0
             }
         }
     }
 
-    /// The replica has another state now, and may be another one: it was opened again.
-    fn replaced(&mut self, parts: &Parts) {
+    /// The replica has another state now.
+    fn replaced(&mut self, book: &Book<'_>) {
         tracing::info!(group = %self.group, "the state was replaced and its manifest is written anew");
-        if let Some(replica) = parts.groups.group(self.group) {
-            self.replica = replica;
-        }
-        parts.health.manifest_gap(self.group);
+        book.health.manifest_gap(self.group);
         self.has_gap = true;
     }
 
-    fn lagged(&mut self, parts: &Parts, missed: u64) {
+    fn lagged(&mut self, book: &Book<'_>, missed: u64) {
         tracing::info!(group = %self.group, missed, "the manifest missed changes and is written anew");
-        parts.health.manifest_gap(self.group);
+        book.health.manifest_gap(self.group);
         self.has_gap = true;
     }
 
     /// Takes what is there already. Whatever was applied before is told then, unless there is a gap.
-    fn drain(&mut self, parts: &Parts) {
+    fn drain(&mut self, book: &Book<'_>) {
         loop {
             match self.effects.try_recv() {
-                Ok(changes) => self.take(parts, &changes),
-                Err(TryRecvError::Lagged(missed)) => self.lagged(parts, missed),
+                Ok(changes) => self.take(book, &changes),
+                Err(TryRecvError::Lagged(missed)) => self.lagged(book, missed),
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return,
             }
         }
     }
 
-    fn mark(&mut self, parts: &Parts) {
-        let applied = self.replica.status().applied;
-        self.drain(parts);
+    fn mark(&mut self, book: &Book<'_>) {
+        let applied = (book.applied)(self.group);
+        self.drain(book);
         if let Some(index) = applied
             && self.marked != applied
             && !self.has_gap
         {
-            self.append(parts, &manifest::applied(self.incarnation, index));
+            self.append(book, &manifest::applied(self.incarnation, index));
             self.marked = applied;
         }
     }
 
-    async fn close_gap(&mut self, parts: &Parts) {
+    async fn close_gap(&mut self, book: &Book<'_>) {
         self.has_gap = false;
-        match self.resync(parts).await {
+        match self.resync(book).await {
             Ok(()) if self.has_gap => {}
             Ok(()) => {
-                self.mark(parts);
-                parts.health.manifest_whole(self.group);
+                self.mark(book);
+                book.health.manifest_whole(self.group);
             }
             Err(error) => {
                 tracing::warn!(group = %self.group, %error, "the manifest cannot be written anew now");
-                parts.health.manifest_gap(self.group);
+                book.health.manifest_gap(self.group);
                 self.has_gap = true;
                 tokio::time::sleep(RESYNC_AGAIN).await;
             }
@@ -186,38 +218,96 @@ impl Writer {
 
     /// Tells everything anew. Each page is followed by the changes since, so that the last word on a message is the right
     /// one. Ends early when changes were missed meanwhile.
-    async fn resync(&mut self, parts: &Parts) -> Result<(), String> {
-        self.append(parts, &manifest::resync());
+    async fn resync(&mut self, book: &Book<'_>) -> Result<(), String> {
+        self.append(book, &manifest::resync());
         let mut place = Some(Place::default());
         while let Some(from) = place {
             let kind = self.kind;
-            let page = parts
-                .store
-                .groups()
+            let page = book
+                .groups
                 .query(self.group, |view| manifest::page(view, kind, from, PAGE_LINES))
                 .await
                 .map_err(|error| error.to_string())?;
             let mut waiting = 0;
             for line in &page.lines {
-                waiting = self.append(parts, line);
+                waiting = self.append(book, line);
             }
-            self.drain(parts);
+            self.drain(book);
             if self.has_gap {
                 return Ok(());
             }
             if waiting > WAITING_BYTES_MAX {
-                parts.manifest.sync().await.map_err(|error| error.to_string())?;
+                book.manifest.sync().await.map_err(|error| error.to_string())?;
             }
             place = page.next;
         }
-        self.append(parts, &manifest::resync_end());
+        self.append(book, &manifest::resync_end());
         Ok(())
+    }
+
+    async fn look_and_compact(&mut self, book: &Book<'_>) {
+        match self.compact(book, COMPACT_BYTES_MIN).await {
+            Ok(false) => {}
+            Ok(true) => tracing::info!(group = %self.group, "the manifest was written anew, without what is dead"),
+            Err(error) => {
+                tracing::warn!(group = %self.group, %error, "the manifest cannot be made smaller now");
+                self.looked_bytes = 0;
+            }
+        }
+    }
+
+    /// Tells everything anew in a new file and removes the others, if they have so many octets and the greater part of them is
+    /// dead. A crash at any time leaves the old files, or the new one with all of it, or both, which say the same.
+    async fn compact(&mut self, book: &Book<'_>, bytes_min: u64) -> Result<bool, String> {
+        let told = |error: BlobError| error.to_string();
+        let bytes = book.manifest.size_bytes(self.group).await.map_err(told)?;
+        // Counting what lives reads the whole state: not again before there is some more.
+        if bytes < bytes_min.max(self.looked_bytes + self.looked_bytes / 4) {
+            return Ok(false);
+        }
+        let live_bytes = self.live_bytes(book).await?;
+        self.looked_bytes = bytes;
+        let has_room = book.manifest.free_bytes().await.map_err(told)? > live_bytes + PROPOSE_RESERVE_BYTES;
+        if bytes <= 2 * live_bytes || !has_room || self.has_gap {
+            return Ok(false);
+        }
+        let old = book.manifest.begin_file(self.group).await.map_err(told)?;
+        if let Err(error) = self.resync(book).await {
+            // What was begun is to come to its end, in whatever file.
+            self.has_gap = true;
+            return Err(error);
+        }
+        if self.has_gap {
+            return Err("changes were missed meanwhile".to_owned());
+        }
+        self.mark(book);
+        book.manifest.sync().await.map_err(told)?;
+        book.manifest.remove_files(old).await.map_err(told)?;
+        self.looked_bytes = live_bytes;
+        Ok(true)
+    }
+
+    /// Octets of the lines that would be written now.
+    async fn live_bytes(&mut self, book: &Book<'_>) -> Result<u64, String> {
+        let (mut place, mut bytes) = (Some(Place::default()), 0);
+        while let Some(from) = place {
+            let kind = self.kind;
+            let page = book
+                .groups
+                .query(self.group, |view| manifest::page(view, kind, from, PAGE_LINES))
+                .await
+                .map_err(|error| error.to_string())?;
+            bytes += page.lines.iter().map(|line| Manifest::line_bytes(line)).sum::<u64>();
+            self.drain(book);
+            place = page.next;
+        }
+        Ok(bytes)
     }
 }
 
 /// Up to which entry of this life of the group an earlier run says that the manifest is whole.
-async fn last_mark(parts: &Parts, group: GroupId, incarnation: Incarnation) -> Result<Option<u64>, BlobError> {
-    let lines = parts.manifest.last_lines(group).await?;
+async fn last_mark(written: &Manifest, group: GroupId, incarnation: Incarnation) -> Result<Option<u64>, BlobError> {
+    let lines = written.last_lines(group).await?;
     let marks = lines.iter().rev().filter_map(|line| match line {
         ManifestLine::Good(line) => manifest::parse(line),
         ManifestLine::Damaged(_) => None,
@@ -245,3 +335,10 @@ const RESYNC_AGAIN: Duration = Duration::from_secs(5);
 const PAGE_LINES: usize = 256;
 /// Octets of lines that wait in memory.
 const WAITING_BYTES_MAX: usize = 1024 * 1024;
+/// Between two looks at whether a manifest is to be made smaller.
+const COMPACT_LOOK: Duration = Duration::from_secs(600);
+/// A smaller manifest is not worth it.
+const COMPACT_BYTES_MIN: u64 = 1024 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use blobstore::RepairReport;
 use bytes::Bytes;
 use core_types::limits::FRAME_BYTES_MAX;
 use core_types::{GroupId, Incarnation, NodeId, codec};
@@ -42,9 +41,9 @@ pub(crate) struct NodeReport {
     pub(crate) replicas: Vec<ReplicaReport>,
     /// Replicas that should be here and could not be opened; why.
     pub(crate) not_opened: Vec<(GroupId, String)>,
-    /// Passes over all blobs that have ended since the node started.
+    /// The last look at the blobs of all groups that has ended.
     pub(crate) rounds_done: u64,
-    /// The pass that began after this was asked: once it is done, what is said of blobs is younger than the question.
+    /// The look that was wanted last: once it has ended, what is said of blobs is younger than the question.
     pub(crate) next_round: u64,
 }
 
@@ -77,25 +76,12 @@ pub(crate) struct ReplicaReport {
 /// What the last pass over a group's blobs found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BlobReport {
-    pub(crate) checked: u64,
+    /// Messages in the group's mailboxes.
+    pub(crate) messages: u64,
     /// Blobs that are not on this node.
     pub(crate) lacking_here: u64,
     pub(crate) under_replicated: u64,
     pub(crate) missing: u64,
-    /// Voters that did not say what they have.
-    pub(crate) unanswered: u64,
-}
-
-impl From<&RepairReport> for BlobReport {
-    fn from(report: &RepairReport) -> Self {
-        Self {
-            checked: report.checked,
-            lacking_here: report.lacking_here,
-            under_replicated: report.under_replicated,
-            missing: report.missing,
-            unanswered: report.unanswered.len() as u64,
-        }
-    }
 }
 
 /// Answers other nodes.
@@ -124,10 +110,19 @@ async fn answer(parts: &Parts, request: Request) -> Answer {
 
 /// What this node says.
 async fn here(parts: &Parts, afresh: bool) -> NodeReport {
-    if afresh {
-        parts.health.look_again();
-    }
-    let (rounds_done, next_round) = parts.health.rounds();
+    let next_round = if afresh {
+        let look = parts.health.look_again();
+        parts.moves.send_modify(|count| *count = count.wrapping_add(1));
+        look
+    } else {
+        parts.health.look()
+    };
+    let looks = parts.groups.list().into_iter().map(|group| group.group());
+    let looks = looks.filter(|group| *group != GroupId::DIRECTORY);
+    let rounds_done = looks
+        .map(|group| parts.health.last_look(group))
+        .min()
+        .unwrap_or(next_round);
     let mut replicas = Vec::new();
     for group in parts.groups.list() {
         replicas.push(replica_report(parts, &group).await);
@@ -173,8 +168,23 @@ async fn replica_report(parts: &Parts, group: &Group) -> ReplicaReport {
         digests,
         closed: status.closed.or(status.alarm),
         waits: parts.health.waiting(id),
-        blobs: parts.health.last_pass(id),
+        blobs: blob_report(parts, id).await,
     }
+}
+
+async fn blob_report(parts: &Parts, group: GroupId) -> Option<BlobReport> {
+    let found = parts.health.last_pass(group)?;
+    let counted = parts
+        .store
+        .groups()
+        .query(group, |view| state::mailbox::Reader::new(view).counts())
+        .await;
+    Some(BlobReport {
+        messages: counted.map_or(0, |counts| counts.messages),
+        lacking_here: found.lacking_here,
+        under_replicated: found.under_replicated,
+        missing: found.missing,
+    })
 }
 
 async fn mailboxes_here(parts: &Parts, group: GroupId) -> (Option<u64>, Vec<MailboxDigest>) {

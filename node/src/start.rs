@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blobstore::{BlobService, BlobStore, Fetcher, Manifest, Repairer, Replicator};
+use blobstore::{BlobService, BlobStore, Fetcher, Manifest, Replicator};
 use core_types::{Clock, Disk, Entropy, GroupId, Incarnation, KvEngine, NodeId};
 use directory::{Directory, OpIds, PasswordCost};
 use mailstore::MailStore;
@@ -15,6 +15,7 @@ use raft::consensus::Consensus;
 use raft::log::{LogConfig, SharedLog};
 use raft::{Ailing, Group, Groups, OpenError};
 use state::{DirectoryOp, MachineKind, Outcome, Refusal};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use transport::{NodeIdentity, Rpc, ServiceId, Transport};
 use wire::{Shutdown, Stopper};
@@ -47,7 +48,9 @@ pub(crate) struct Parts {
     pub(crate) groups: Groups,
     pub(crate) store: MailStore,
     pub(crate) fetcher: Fetcher,
-    pub(crate) repairer: Repairer,
+    /// Counts what makes a look at blobs worth while.
+    pub(crate) moves: watch::Sender<u64>,
+    pub(crate) repair_turns: Semaphore,
     pub(crate) manifest: Manifest,
     pub(crate) manifests: Manifests,
     pub(crate) clock: Arc<dyn Clock>,
@@ -251,12 +254,13 @@ impl Parts {
         let blobs = BlobStore::open(scale.blobs, Arc::clone(&disk), Arc::clone(&pool), Arc::clone(&entropy))
             .await
             .map_err(|error| StartError::Storage("blobs", error.to_string()))?;
-        transport.register(ServiceId::BLOB, Arc::new(BlobService::new(blobs.clone())));
         let manifest = Manifest::open(Arc::clone(&disk), Arc::clone(&pool))
             .await
             .map_err(|error| StartError::Storage("manifest", error.to_string()))?;
 
         let consensus: Arc<dyn Consensus> = Arc::new(groups.clone());
+        let answers = BlobService::new(blobs.clone()).with_references(mailstore::references_of(&consensus));
+        transport.register(ServiceId::BLOB, Arc::new(answers));
         let op_ids = OpIds::new(node, entropy.as_ref());
         let directory = Directory::new(directory::Dependencies {
             groups: Arc::clone(&consensus),
@@ -283,7 +287,8 @@ impl Parts {
         });
         let (stopper, shutdown) = Stopper::new();
         let parts = Arc::new(Self {
-            repairer: Repairer::new(blobs, rpc, replicator),
+            moves: watch::Sender::new(0),
+            repair_turns: Semaphore::new(care::copies::TURNS),
             config,
             identity,
             disk,
@@ -385,6 +390,7 @@ impl Parts {
         let (group, incarnation, store) = (opened.group(), opened.incarnation(), self.store.clone());
         tasks.spawn(async move { store.follow(group).await });
         tasks.spawn(manifests::write(Arc::clone(self), group, incarnation, kind));
+        tasks.spawn(care::copies::run(Arc::clone(self), group));
     }
 
     /// One group that is not open here does not keep the others from working.

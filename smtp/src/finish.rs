@@ -3,8 +3,8 @@
 //! `mailstore` delivers to each recipient or queues for it, durably, before it returns; what it returns is said here. SMTP
 //! has one reply for all recipients: 250 when every one was delivered or queued; otherwise the sender keeps the message
 //! and sends it again to all of them (RFC 5321 4.2.5), so that those who have it already get it twice. That needs
-//! a group that cannot take it *and* no group that can queue it, or an account removed since its RCPT, and a double
-//! is better than a loss. LMTP has a reply for each recipient (RFC 2033 4.2), and no such doubles.
+//! a group that cannot take it *and* no group that can queue it, and a double is better than a loss. An account
+//! removed since its RCPT is queued for when others have the message, and reported. LMTP has a reply for each recipient (RFC 2033 4.2), and no such doubles.
 
 use std::net::IpAddr;
 

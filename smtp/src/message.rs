@@ -182,7 +182,13 @@ mod tests {
         machine.handle(smtp_proto::Input::Connected, &mut actions);
         let commands = format!("EHLO {hello}\r\nMAIL FROM:<a@b.example>\r\n");
         machine.handle(smtp_proto::Input::Bytes(commands.as_bytes()), &mut actions);
-        for input in [None, Some("RCPT TO:<C@d.example>\r\n"), None, Some("BDAT 0 LAST\r\n")] {
+        for input in [
+            None,
+            Some("RCPT TO:<C@d.example>\r\n"),
+            None,
+            Some("BDAT 0 LAST\r\n"),
+            None,
+        ] {
             match input {
                 Some(text) => machine.handle(smtp_proto::Input::Bytes(text.as_bytes()), &mut actions),
                 None => machine.handle(smtp_proto::Input::Verdict(smtp_proto::Verdict::Accepted), &mut actions),

@@ -68,6 +68,17 @@ fn lookup_refusal(error: &LookupError) -> Reply {
     DIRECTORY
 }
 
+/// Whether there is room on this node's disk for a message of so many octets.
+pub(crate) async fn check_room(context: &Context, size: u64) -> Verdict {
+    match context.store.check_room(size).await {
+        Ok(()) => Verdict::Accepted,
+        Err(error) => {
+            tracing::warn!(size, %error, "no mail is taken");
+            Verdict::Refused(store_refusal(&error))
+        }
+    }
+}
+
 /// Whether mail may come from this sender here. On submission it is the sender's own address, one that leads to it, or
 /// `<>` for a report (RFC 8098 3).
 pub(crate) async fn check_sender(context: &Context, account: Option<&Account>, path: &ReversePath) -> Verdict {

@@ -221,9 +221,19 @@ impl Session {
                     .await;
                 self.login(login, todo);
             }
-            Action::CheckSender { reverse_path, .. } => {
+            Action::CheckSender { reverse_path, size } => {
                 self.recipients.clear();
-                let verdict = policy::check_sender(&self.context, self.account.as_ref(), &reverse_path).await;
+                // RFC 1870 6.1: without room for the announced size 452 here, and not after the message was sent.
+                let verdict = match policy::check_room(&self.context, size).await {
+                    Verdict::Accepted => {
+                        policy::check_sender(&self.context, self.account.as_ref(), &reverse_path).await
+                    }
+                    refused => refused,
+                };
+                self.verdict(verdict, todo);
+            }
+            Action::CheckRoom { size } => {
+                let verdict = policy::check_room(&self.context, size).await;
                 self.verdict(verdict, todo);
             }
             Action::CheckRecipient { recipient, size } => {

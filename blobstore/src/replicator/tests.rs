@@ -14,7 +14,6 @@ use transport::{CallError, Service, ServiceId};
 
 use super::*;
 use crate::files::{compressed_path, lock};
-use crate::repair::{References, RepairReport, Repairer};
 use crate::testing::{get, message, open, put, read_all, seal};
 use crate::wire::{decode_answer, decode_request, encode_request};
 use crate::{BlobService, Fetcher};
@@ -153,26 +152,6 @@ impl Cluster {
             .unwrap();
         (sealed.id(), receipts)
     }
-
-    async fn repair(&self, node: u64, ids: &[BlobId]) -> RepairReport {
-        let repairer = Repairer::new(self.store(node).clone(), self.rpc(node), self.replicator(node));
-        repairer
-            .repair_pass(&Listed(ids.to_vec()), &VOTERS, true)
-            .await
-            .unwrap()
-    }
-}
-
-struct Listed(Vec<BlobId>);
-
-#[async_trait]
-impl References for Listed {
-    async fn page(&self, after: Option<BlobId>, _: usize) -> Result<Vec<BlobId>, BlobError> {
-        let mut ids = self.0.clone();
-        ids.sort_unstable();
-        // Pages of two, so that paging is seen.
-        Ok(ids.into_iter().filter(|id| Some(*id) > after).take(2).collect())
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,8 +283,6 @@ async fn quic_blob_missing() {
         fetcher.fetch(id, &VOTERS).await,
         Err(BlobError::Unavailable(_))
     ));
-    let report = cluster.repair(1, &[id]).await;
-    assert_eq!((report.missing, cluster.store(1).status().missing), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -352,37 +329,6 @@ async fn a_wrong_copy_is_fetched_again() {
         assert!(get(cluster.store(2), id).await.unwrap() == raw);
     }
     assert_eq!(cluster.store(2).status().corrupt, 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn repair_fetches_what_is_missing_and_copies_to_who_lacks_it() {
-    let cluster = Cluster::new(3).await;
-    let mut ids = Vec::new();
-    cluster.fault(3, Fault::Unreachable);
-    for number in 0..5 {
-        let length = if number == 0 { 2 * MIB } else { 500 };
-        ids.push(cluster.replicate(1, &message(length, number)).await.0);
-    }
-    let report = cluster.repair(1, &ids).await;
-    assert_eq!(
-        (report.checked, report.under_replicated, report.unanswered),
-        (5, 5, vec![NodeId(3)])
-    );
-    assert_eq!(cluster.store(1).status().under_replicated, 5);
-    lock(&cluster.net.faults).clear();
-    assert_eq!(
-        cluster.repair(2, &ids).await.copied,
-        0,
-        "the holder with the lowest id copies"
-    );
-    let report = cluster.repair(1, &ids[..3]).await;
-    assert_eq!((report.copied, report.under_replicated, report.missing), (3, 0, 0));
-    let report = cluster.repair(3, &ids).await;
-    assert_eq!((report.fetched, report.under_replicated), (2, 0));
-    for id in &ids {
-        cluster.store(3).flush().await.unwrap();
-        cluster.store(3).verify(*id).await.unwrap();
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -161,3 +161,17 @@ async fn an_idle_session_is_small() {
     let session = imap::serve(connection, server.context.clone());
     assert!(size_of_val(&session) < 8 * 1024, "{}", size_of_val(&session));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_told_before_the_literal_is_sent() {
+    let server = Server::new().await;
+    let mut client = server.login().await;
+    server.store.set_room(Some(4));
+    client.fails("APPEND INBOX {5}", "NO [UNAVAILABLE]").await;
+    client.fails("APPEND INBOX {5+}\r\nabcde", "NO [UNAVAILABLE]").await;
+    client.append("INBOX", b"abcd").await;
+    server.store.set_room(None);
+    client.append("INBOX", b"abcde").await;
+    client.ok("SELECT INBOX").await;
+    assert!(client.ok("STATUS INBOX (MESSAGES)").await.contains("MESSAGES 2"));
+}

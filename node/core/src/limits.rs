@@ -163,6 +163,11 @@ pub const BLOB_FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 pub const BLOB_LOCAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Blob ids in one request.
 pub const BLOB_PAGE_MAX: usize = 1024;
+/// Blobs of one group of which a node remembers that one voter lacks them; of further ones only the number, and a
+/// comparison finds them. Cost: some 50 octets each.
+pub const BLOB_LACKING_MAX: usize = 10_000;
+/// Blobs that are fetched from other nodes at a time, for each group. Cost: a frame each.
+pub const BLOB_FETCHES_MAX: usize = 4;
 /// Octets of one file of a manifest; then a new one is begun.
 pub const MANIFEST_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Octets of one line of a manifest. Reason: a message may have every keyword of its mailbox.

@@ -57,7 +57,9 @@ impl MailStore {
     /// Delivers a message to all recipients of a transaction. The results are in the recipients' order.
     ///
     /// With `enforce_quota` (LMTP) an account that is full is an error of its recipient, unless other accounts of that
-    /// recipient take the message; otherwise it gets the message, since its recipient was accepted before.
+    /// recipient take the message; otherwise it gets the message, since its recipient was accepted before. Without, all
+    /// recipients share one answer: one that its group refuses for good (its account is gone, or on its way to another group) is
+    /// queued when others are served, so that the sender hears of it by a report and need not send the message to all again.
     pub async fn deliver(
         &self,
         message: &Ingested,
@@ -83,6 +85,19 @@ impl MailStore {
         let mut waiting = Vec::new();
         for recipient in recipients {
             results.push(self.settle(recipient, &placed, &guids, &mut waiting));
+        }
+        let is_refused = |result: &Option<_>| matches!(result, Some(Err(StoreError::Refused(_))));
+        if !enforce_quota && !results.iter().all(is_refused) {
+            for (recipient, result) in recipients.iter().zip(&mut results) {
+                if is_refused(result) {
+                    let accounts = recipient
+                        .accounts
+                        .iter()
+                        .filter_map(|account| Some((account.id, guids.get(&account.id)?)));
+                    waiting.extend(accounts.map(|(account, (_, guid))| queued_recipient(recipient, account, *guid)));
+                    *result = None;
+                }
+            }
         }
         if !waiting.is_empty() {
             let queued = self.enqueue(message, from, waiting, None).await;
@@ -152,14 +167,7 @@ impl MailStore {
                 }
                 Some(Err(_)) | None => queued = true,
             }
-            to_queue.push(QueuedRecipient {
-                address: recipient.address.clone(),
-                guid: *guid,
-                account: Some(account.id),
-                notify: recipient.notify,
-                original: recipient.original.clone(),
-                state: RecipientState::Waiting(None),
-            });
+            to_queue.push(queued_recipient(recipient, account.id, *guid));
         }
         if queued {
             waiting.append(&mut to_queue);
@@ -323,6 +331,17 @@ fn overrun(recipients: &[DeliverTo], placed: &BTreeMap<AccountId, Result<Placed,
         .flat_map(|recipient| recipient.accounts.iter().filter(is_over_quota))
         .map(|account| account.id)
         .collect()
+}
+
+fn queued_recipient(recipient: &DeliverTo, account: AccountId, guid: MessageGuid) -> QueuedRecipient {
+    QueuedRecipient {
+        address: recipient.address.clone(),
+        guid,
+        account: Some(account),
+        notify: recipient.notify,
+        original: recipient.original.clone(),
+        state: RecipientState::Waiting(None),
+    }
 }
 
 pub(crate) fn target(account: AccountId, guid: MessageGuid) -> DeliveryTarget {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use blobstore::{BlobWriter, Sealed};
-use core_types::limits::{MESSAGE_BYTES_MAX, MESSAGE_TRACE_BYTES_MAX};
+use core_types::limits::{BLOB_RESERVE_BYTES, MESSAGE_BYTES_MAX, MESSAGE_TRACE_BYTES_MAX, PROPOSE_RESERVE_BYTES};
 use core_types::{BlobId, UnixMillis};
 
 use crate::{MailStore, StoreError};
@@ -25,6 +25,19 @@ pub struct Ingested {
 }
 
 impl MailStore {
+    /// Whether this node has room for a message of so many octets: what a front end asks before the client sends it. A look
+    /// at the disk each time, so that mail is taken again as soon as there is room.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`]; [`StoreError::Internal`].
+    pub async fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
+        // Below the reserve the groups that this node leads would refuse the op after the client has sent everything.
+        if self.inner.blobs.free_bytes().await? < bytes.saturating_add(PROPOSE_RESERVE_BYTES) {
+            return Err(StoreError::Full);
+        }
+        Ok(())
+    }
+
     /// Begins to take a message.
     #[must_use]
     pub fn ingest(&self) -> Ingest {
@@ -92,3 +105,5 @@ impl Ingested {
         self.received_at
     }
 }
+
+const _: () = assert!(PROPOSE_RESERVE_BYTES >= BLOB_RESERVE_BYTES);

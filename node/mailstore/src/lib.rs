@@ -12,6 +12,7 @@ mod error;
 mod ingest;
 mod message;
 mod redeliver;
+mod references;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod watch;
@@ -21,6 +22,7 @@ pub use deliver::{DeliverTo, Delivered, EnvelopeFrom};
 pub use error::StoreError;
 pub use ingest::{Ingest, Ingested};
 pub use message::MessageBytes;
+pub use references::{is_referenced, references_of};
 pub use watch::Watch;
 
 use std::sync::Arc;

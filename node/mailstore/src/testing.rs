@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use blobstore::{BlobConfig, BlobService, BlobStore, Fetcher, Replicator};
 use bytes::Bytes;
-use core_types::{AccountId, Address, Clock, Domain, Entropy, GroupId, NodeId, SiteId, UnixMillis};
+use core_types::{AccountId, Address, Clock, Disk, Domain, Entropy, GroupId, NodeId, SiteId, UnixMillis};
 use directory::{Account, Directory, OpIds, PasswordCost};
 use platform::{FaultyDisk, InlinePool, ManualClock, SeededEntropy};
 use raft::consensus::Consensus;
@@ -222,6 +222,15 @@ impl TestStore {
             matches!(results.as_slice(), [Ok(crate::Delivered::Placed(_))]),
             "{results:?}"
         );
+    }
+
+    /// Leaves room for so many octets on this node's disk above what is kept free; `None`: for as many as one likes.
+    pub fn set_room(&self, octets: Option<u64>) {
+        const LARGE: u64 = 1 << 40;
+        self.disk.set_capacity(Some(LARGE));
+        let used = LARGE - self.disk.free_bytes().unwrap();
+        self.disk
+            .set_capacity(octets.map(|octets| used + octets + core_types::limits::PROPOSE_RESERVE_BYTES));
     }
 
     /// Cuts a group from its majority, or ends that.

@@ -132,6 +132,32 @@ async fn a_group_without_majority_has_its_mail_queued_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_recipient_refused_for_good_beside_others_is_queued_where_all_share_one_answer() {
+    let test = TestStore::new(1).await;
+    let there = &test.accounts[0];
+    let mut gone = there.clone();
+    gone.id = core_types::AccountId([9; 16]);
+    let message = test.ingest(MESSAGE).await;
+    let deliver = async |recipients: &[DeliverTo], is_lmtp: bool| {
+        let from = EnvelopeFrom::default();
+        test.store.deliver(&message, &from, recipients, is_lmtp).await
+    };
+    let results = deliver(&[to(&gone), to(there)], false).await;
+    assert!(
+        matches!(&results[..], [Ok(Delivered::Queued(_)), Ok(Delivered::Placed(_))]),
+        "{results:?}"
+    );
+    // Nobody has it, or each has an answer of its own: the sender hears of it at once.
+    let results = deliver(&[to(&gone)], false).await;
+    assert!(matches!(&results[..], [Err(StoreError::Refused(_))]), "{results:?}");
+    let results = deliver(&[to(&gone), to(there)], true).await;
+    assert!(
+        matches!(&results[..], [Err(StoreError::Refused(_)), Ok(Delivered::Placed(_))]),
+        "{results:?}"
+    );
+}
+
+#[tokio::test]
 async fn quota_is_enforced_where_the_protocol_can_say_so() {
     let test = TestStore::new(0).await;
     let small = test.add_account("small@example.test", Some(10)).await;

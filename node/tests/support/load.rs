@@ -1,12 +1,11 @@
 //! What clients of three nodes do at the same time, what they were told, and whether it holds afterwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use blobstore::{BlobError, References};
-use core_types::{BlobId, Entropy, Flags, GroupId, MailboxGuid, MessageGuid, Uid, UidValidity};
+use blobstore::{Compared, Repair, RepairReport};
+use core_types::{BlobId, Entropy, Flags, GroupId, MailboxGuid, MessageGuid, NodeId, Uid, UidValidity};
 use directory::Account;
 use mailstore::{DeliverTo, Delivered, EnvelopeFrom, StoreError};
 use platform::SeededEntropy;
@@ -254,21 +253,6 @@ impl Client {
     }
 }
 
-/// The blobs that a group's replica refers to.
-struct GroupReferences(Running, GroupId);
-
-#[async_trait]
-impl References for GroupReferences {
-    async fn page(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<BlobId>, BlobError> {
-        let read = self
-            .0
-            .store
-            .groups()
-            .query(self.1, |view| state::mailbox::Reader::new(view).all_blobs(after, limit));
-        read.await.map_err(|error| BlobError::Peer(error.to_string()))
-    }
-}
-
 /// Waits until all replicas have applied everything, and returns when their states are equal.
 pub(crate) async fn settle(site: &Site) {
     for group in 0..=MAILBOX_GROUPS {
@@ -313,14 +297,27 @@ pub(crate) async fn settle(site: &Site) {
 
 /// Repairs what was lost while copies were made, and returns when every voter has every blob.
 pub(crate) async fn repair(site: &Site) {
-    let voters: Vec<_> = site.running.values().map(|running| running.node).collect();
-    for running in site.running.values().chain(site.running.values()) {
-        for group in 1..=MAILBOX_GROUPS {
-            let references = GroupReferences(running.clone(), GroupId(group));
-            let report = running.repairer.repair_pass(&references, &voters, true).await.unwrap();
-            assert_eq!(report.missing, 0, "seed {}: {report:?}", site.seed);
+    let voters = site.running.values().map(|running| running.node).collect();
+    for is_last in [false, true] {
+        for running in site.running.values() {
+            for group in 1..=MAILBOX_GROUPS {
+                let report = repair_group(running, GroupId(group), &voters).await;
+                let context = format!("seed {}: group {group} at {}", site.seed, running.node);
+                assert_eq!(report.missing, 0, "{context}");
+                assert!(!is_last || report == RepairReport::default(), "{context}: {report:?}");
+            }
         }
     }
+}
+
+/// Fetches what one node lacks of one group, and compares everything with the others.
+pub(crate) async fn repair_group(running: &Running, group: GroupId, voters: &BTreeSet<NodeId>) -> RepairReport {
+    let references = mailstore::references_of(running.store.groups())(group);
+    let mut repair = Repair::new(running.blobs.clone(), Arc::clone(&running.rpc), group);
+    repair.set_voters(voters);
+    while repair.compare(references.as_ref()).await.unwrap() != Compared::End {}
+    repair.mend(references.as_ref()).await.unwrap();
+    repair.report()
 }
 
 /// Everything that a client was told holds on every node.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use blobstore::{BlobConfig, BlobService, BlobStore, Fetcher, Repairer, Replicator};
+use blobstore::{BlobConfig, BlobService, BlobStore, Fetcher, Replicator};
 use bytes::Bytes;
 use core_types::{
     AccountId, Address, Batch, BlockingPool, Clock, Disk, Domain, Entropy, GroupId, Incarnation, KvEngine, KvError,
@@ -16,7 +16,7 @@ use core_types::{
 };
 use directory::{Account, Directory, OpIds, PasswordCost};
 use mailstore::MailStore;
-use platform::{FaultyDisk, SeededEntropy, TokioPool};
+use platform::{FaultyDisk, InlinePool, SeededEntropy, TokioPool};
 use raft::consensus::Consensus;
 use raft::log::{LogConfig, SharedLog};
 use raft::{Groups, Timers};
@@ -204,7 +204,7 @@ pub(crate) struct Running {
     pub(crate) powers: [Arc<Power>; 2],
     pub(crate) groups: Groups,
     pub(crate) blobs: BlobStore,
-    pub(crate) repairer: Repairer,
+    pub(crate) rpc: Arc<dyn Rpc>,
     pub(crate) store: MailStore,
 }
 
@@ -230,10 +230,24 @@ pub(crate) struct Site {
     begin: Instant,
     sync_time: Duration,
     trace: Option<Trace>,
+    pace: Pace,
+}
+
+/// How often nodes hear of each other and look after themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "each test that shares this has its own pace")]
+pub(crate) enum Pace {
+    Usual,
+    /// So seldom that weeks pass in a moment; and nothing takes any time at the disk.
+    Weeks,
 }
 
 impl Site {
     pub(crate) async fn start(seed: u64, sync_time: Duration, trace: Option<Trace>) -> Self {
+        Self::start_at(Pace::Usual, seed, sync_time, trace).await
+    }
+
+    pub(crate) async fn start_at(pace: Pace, seed: u64, sync_time: Duration, trace: Option<Trace>) -> Self {
         let machine = || Machine {
             disk: FaultyDisk::new(),
             index: Arc::default(),
@@ -249,6 +263,7 @@ impl Site {
             begin: Instant::now(),
             sync_time,
             trace,
+            pace,
         };
         for node in 1..=NODES {
             site.boot(node).await;
@@ -276,7 +291,10 @@ impl Site {
             sync_time: self.sync_time,
             trace: self.trace.clone(),
         });
-        let pool: Arc<dyn BlockingPool> = Arc::new(TokioPool::new(tokio::runtime::Handle::current()));
+        let pool: Arc<dyn BlockingPool> = match self.pace {
+            Pace::Usual => Arc::new(TokioPool::new(tokio::runtime::Handle::current())),
+            Pace::Weeks => Arc::new(InlinePool),
+        };
         let clock: Arc<dyn Clock> = Arc::new(TestClock(self.begin));
         let log = SharedLog::open(
             Arc::clone(&disk),
@@ -295,7 +313,7 @@ impl Site {
             powers: powers.clone(),
         });
         let groups = Groups::open(
-            raft_config(id),
+            raft_config(id, self.pace),
             raft::Dependencies {
                 disk: Arc::clone(&disk),
                 pool: Arc::clone(&pool),
@@ -320,9 +338,11 @@ impl Site {
             "seed {}: node {node}: {status:?}",
             self.seed
         );
+        let consensus: Arc<dyn Consensus> = Arc::new(groups.clone());
+        let answers = BlobService::new(blobs.clone()).with_references(mailstore::references_of(&consensus));
         let services: [(ServiceId, Arc<dyn Service>); 2] = [
             (ServiceId::RAFT, Arc::new(groups.clone())),
-            (ServiceId::BLOB, Arc::new(BlobService::new(blobs.clone()))),
+            (ServiceId::BLOB, Arc::new(answers)),
         ];
         for (number, service) in services {
             let powered = Powered {
@@ -343,7 +363,6 @@ impl Site {
             };
             groups.open_group(GroupId(group), LIFE, kind).await.unwrap();
         }
-        let consensus: Arc<dyn Consensus> = Arc::new(groups.clone());
         let op_ids = OpIds::new(id, entropy.as_ref());
         let directory = Directory::new(directory::Dependencies {
             groups: Arc::clone(&consensus),
@@ -368,7 +387,7 @@ impl Site {
             node: id,
             powers,
             groups,
-            repairer: Repairer::new(blobs.clone(), rpc, replicator),
+            rpc,
             blobs,
             store,
         };
@@ -459,18 +478,34 @@ async fn propose(directory: &Directory, op: DirectoryOp) -> Outcome {
     panic!("the directory does not take {op:?}");
 }
 
-fn raft_config(node: NodeId) -> raft::Config {
-    let timers = Timers {
-        heartbeat: Duration::from_millis(50),
-        election_min: Duration::from_millis(150),
-        election_max: Duration::from_millis(300),
+fn raft_config(node: NodeId, pace: Pace) -> raft::Config {
+    let timers = match pace {
+        Pace::Usual => Timers {
+            heartbeat: Duration::from_millis(50),
+            election_min: Duration::from_millis(150),
+            election_max: Duration::from_millis(300),
+        },
+        Pace::Weeks => Timers {
+            heartbeat: Duration::from_secs(6 * 3600),
+            election_min: Duration::from_secs(18 * 3600),
+            election_max: Duration::from_secs(30 * 3600),
+        },
     };
-    raft::Config {
+    let config = raft::Config {
         timers,
         directory_timers: timers,
         snapshot_entries: 60,
         log_entries_kept: 10,
         digest_interval: Duration::from_secs(2),
         ..raft::Config::new(node)
+    };
+    match pace {
+        Pace::Usual => config,
+        Pace::Weeks => raft::Config {
+            maintenance_interval: Duration::from_secs(12 * 3600),
+            checkpoint_interval: Duration::from_secs(24 * 3600),
+            digest_interval: Duration::from_secs(12 * 3600),
+            ..config
+        },
     }
 }

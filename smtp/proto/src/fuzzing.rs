@@ -110,7 +110,10 @@ impl Observer {
             Action::Delay(_) => {}
             Action::Close => self.closed = true,
             Action::StartTls => return Some(Input::TlsDone),
-            Action::Authenticate { .. } | Action::CheckSender { .. } | Action::CheckRecipient { .. } => {
+            Action::Authenticate { .. }
+            | Action::CheckSender { .. }
+            | Action::CheckRecipient { .. }
+            | Action::CheckRoom { .. } => {
                 return Some(Input::Verdict(self.verdict()));
             }
             Action::DataBegin(transaction) => {

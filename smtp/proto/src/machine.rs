@@ -1,7 +1,7 @@
 //! One session of a client with the server, as a value: [`Machine`].
 //!
 //! Invariants: one question ([`Action::Authenticate`], [`Action::CheckSender`], [`Action::CheckRecipient`],
-//! [`Action::EndOfData`]) is open at a time, and octets that arrive meanwhile wait in a bounded buffer; each message's
+//! [`Action::CheckRoom`], [`Action::EndOfData`]) is open at a time, and octets that arrive meanwhile wait in a bounded buffer; each message's
 //! [`Action::MessageBytes`] stand between [`Action::DataBegin`] and one of [`Action::EndOfData`] and
 //! [`Action::AbortMessage`]; after [`Action::Close`] comes nothing more. The transaction is a value that the state
 //! owns: leaving the state drops it, so every reply to an end of data and every failed BDAT leaves nothing behind.
@@ -20,7 +20,7 @@ use core_types::limits::{SASL_BYTES_MAX, SMTP_LINE_BYTES_MAX, SMTP_PENDING_BYTES
 use self::{
     sasl::Sasl,
     strikes::Strikes,
-    transaction::{Content, Recipient, Transaction},
+    transaction::{Beginning, Content, Recipient, Transaction},
 };
 use crate::{
     command::Command,
@@ -92,7 +92,7 @@ pub enum Input<'a> {
 /// The server's answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Yes; to [`Action::Authenticate`], [`Action::CheckSender`] and [`Action::CheckRecipient`] only.
+    /// Yes; to any question but [`Action::EndOfData`].
     Accepted,
     /// No, with this reply (4xx or 5xx). A recipient that does not exist is 550 5.1.1.
     Refused(Reply),
@@ -126,6 +126,11 @@ pub enum Action {
         /// The recipient.
         recipient: Recipient,
         /// Octets that the sender announced; 0 if it did not.
+        size: u64,
+    },
+    /// Question: is there room for a message to begin? A full disk is better told before the client sends it.
+    CheckRoom {
+        /// Octets that are known to come: what the sender announced, or the first chunk if that is larger.
         size: u64,
     },
     /// A message begins: its octets follow.
@@ -182,6 +187,7 @@ enum State {
     Mail(Box<Transaction>),
     AskSender(Box<Transaction>),
     AskRecipient(Box<Transaction>, Box<Recipient>),
+    AskRoom(Box<Transaction>, Beginning),
     Data(Content),
     AskData(Content),
     /// Between two BDAT commands of one message.
@@ -267,7 +273,11 @@ impl Machine {
         match self.state {
             State::Greeting | State::Idle | State::Mail(_) | State::Chunks(_) | State::Sasl(_) => Phase::Command,
             State::Data(_) | State::Chunk { .. } | State::Drain { .. } => Phase::Message,
-            State::AskSender(_) | State::AskRecipient(..) | State::AskData(_) | State::AskAuth(_) => Phase::Question,
+            State::AskSender(_)
+            | State::AskRecipient(..)
+            | State::AskRoom(..)
+            | State::AskData(_)
+            | State::AskAuth(_) => Phase::Question,
             State::StartTls => Phase::Handshake,
             State::Closed => Phase::Closed,
         }
@@ -371,6 +381,7 @@ impl Machine {
                 State::Greeting
                 | State::AskSender(_)
                 | State::AskRecipient(..)
+                | State::AskRoom(..)
                 | State::AskData(_)
                 | State::AskAuth(_)
                 | State::StartTls
@@ -440,6 +451,7 @@ impl Machine {
             State::AskRecipient(transaction, recipient) => {
                 self.recipient_verdict(transaction, *recipient, verdict, out);
             }
+            State::AskRoom(transaction, beginning) => self.room_verdict(transaction, beginning, verdict, out),
             State::AskAuth(identity) => self.auth_verdict(identity, verdict, out),
             State::AskData(content) => self.data_verdict(&content, verdict, out),
             other => self.state = other,

@@ -116,17 +116,70 @@ async fn smtp_conn_flood() {
 async fn smtp_disk_full_data() {
     let test = TestStore::new(1).await;
     let mut client = Setup::new(&test, Role::Relay).greeted().await;
+    // It becomes full while the message comes.
+    client
+        .script(&[
+            ("MAIL FROM:<a@b.example>", "250"),
+            ("RCPT TO:<user1@example.test>", "250"),
+            ("DATA", "354"),
+        ])
+        .await;
     test.disk.set_capacity(Some(0));
     let text = format!("Subject: large\r\n\r\n{}", "x\r\n".repeat(1_000_000));
-    let reply = client.message("a@b.example", &["user1@example.test"], &text).await;
+    client.send(format!("{text}\r\n.\r\n")).await;
+    let reply = client.reply().await;
     assert!(reply.starts_with("452 4.3.1"), "{reply}");
     assert!(inbox(&test, &test.accounts[0]).await.is_empty());
+    client.script(&[("MAIL FROM:<a@b.example>", "452 4.3.1")]).await;
     test.disk.set_capacity(None);
     let reply = client
         .message("a@b.example", &["user1@example.test"], "Subject: x\r\n\r\nbody")
         .await;
     assert!(reply.starts_with("250 2.0.0"), "{reply}");
     assert_eq!(inbox(&test, &test.accounts[0]).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_told_before_the_message_is_sent() {
+    let test = TestStore::new(1).await;
+    let mut client = Setup::new(&test, Role::Relay).greeted().await;
+    let mut lmtp = Setup::new(&test, Role::Lmtp).greeted().await;
+    let room = |octets: Option<u64>| test.set_room(octets);
+    room(Some(1000));
+    client
+        .script(&[
+            ("MAIL FROM:<a@b.example> SIZE=1001", "452 4.3.1"),
+            ("RCPT TO:<user1@example.test>", "503"),
+            ("MAIL FROM:<a@b.example> SIZE=1000", "250"),
+            ("RCPT TO:<user1@example.test>", "250"),
+        ])
+        .await;
+    room(Some(999));
+    client.script(&[("DATA", "452 4.3.1"), ("DATA", "503")]).await;
+    // The octets of a refused chunk are no commands, and each recipient of LMTP has its reply.
+    room(Some(5));
+    for (last, replies) in [(" LAST", 2), ("", 1)] {
+        lmtp.send(format!(
+            "MAIL FROM:<>\r\nRCPT TO:<user1@example.test>\r\nRCPT TO:<user1@example.test>\r\nBDAT 6{last}\r\nQUIT\r\n"
+        ))
+        .await;
+        for _ in 0..3 {
+            assert!(lmtp.reply().await.starts_with("250"));
+        }
+        for _ in 0..replies {
+            let reply = lmtp.reply().await;
+            assert!(reply.starts_with("452 4.3.1"), "{reply}");
+        }
+        lmtp.script(&[("BDAT 0 LAST", "503"), ("NOOP", "250"), ("RSET", "250")])
+            .await;
+    }
+    room(None);
+    let text = "Subject: x\r\n\r\nbody";
+    for client in [&mut client, &mut lmtp] {
+        let reply = client.message("a@b.example", &["user1@example.test"], text).await;
+        assert!(reply.starts_with("250 2.0.0"), "{reply}");
+    }
+    assert_eq!(inbox(&test, &test.accounts[0]).await.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

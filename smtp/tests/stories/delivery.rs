@@ -143,6 +143,47 @@ async fn mail_for_a_group_without_majority_is_queued() {
     let reply = client.message("a@other.example", &recipients, MESSAGE).await;
     assert!(reply.starts_with("250 2.0.0"), "{reply}");
     assert_eq!(inbox(&test, &test.accounts[1]).await.len(), 1);
+    assert!(inbox(&test, &test.accounts[0]).await.is_empty());
+    // The one that waits gets it from the queue, once; the other has it already.
+    test.set_available(test.accounts[0].group, true);
+    let worker = queue::Worker {
+        store: test.store.clone(),
+        node: core_types::NodeId(1),
+        hostname: "mx.example.test".into(),
+        leads: std::sync::Arc::new(|_| true),
+    };
+    let (stopper, shutdown) = Stopper::new();
+    let task = tokio::spawn(queue::run(worker, shutdown));
+    for _ in 0..120 {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        test.clock.advance(1000);
+    }
+    for account in &test.accounts {
+        assert_eq!(inbox(&test, account).await.len(), 1);
+    }
+    stopper.stop();
+    task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_goes_in_the_middle_makes_nobody_get_the_message_twice() {
+    let test = TestStore::new(2).await;
+    let mut client = Setup::new(&test, Role::Relay).greeted().await;
+    let gone = test.accounts[0].clone();
+    client
+        .script(&[
+            ("MAIL FROM:<a@other.example>", "250"),
+            ("RCPT TO:<user1@example.test>", "250"),
+            ("RCPT TO:<user2@example.test>", "250"),
+        ])
+        .await;
+    let remove = state::MailboxOp::RemoveAccount { account: gone.id };
+    test.store.propose(gone.group, remove).await.unwrap();
+    client.script(&[("DATA", "354")]).await;
+    client.send(format!("{MESSAGE}\r\n.\r\n")).await;
+    let reply = client.reply().await;
+    assert!(reply.starts_with("250 2.0.0"), "{reply}");
+    assert_eq!(inbox(&test, &test.accounts[1]).await.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

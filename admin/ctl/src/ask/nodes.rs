@@ -380,7 +380,7 @@ fn print_agreement(agreement: &api::Agreement) {
                 .compared_at
                 .map_or_else(|| "-".to_owned(), |index| index.to_string()),
             group.accounts.to_string(),
-            group.blobs.to_string(),
+            group.messages.to_string(),
             group
                 .bears_losses
                 .map_or_else(|| "no majority".to_owned(), |losses| losses.to_string()),
@@ -388,7 +388,7 @@ fn print_agreement(agreement: &api::Agreement) {
         ]
     };
     output::table(
-        &["GROUP", "AT ENTRY", "ACCOUNTS", "BLOBS", "BEARS LOSSES", "COPIES"],
+        &["GROUP", "AT ENTRY", "ACCOUNTS", "MESSAGES", "BEARS LOSSES", "COPIES"],
         &agreement.groups.iter().map(row).collect::<Vec<_>>(),
         "no groups",
     );

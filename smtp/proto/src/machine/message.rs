@@ -7,7 +7,7 @@ use core_types::limits::SMTP_DRAIN_FACTOR;
 
 use super::{
     Action, Machine, Role, SYNCHRONISATION, State, Verdict, commands, push_reply,
-    transaction::{Content, Transaction},
+    transaction::{Beginning, Content, Transaction},
 };
 use crate::{
     content::{ContentReader, Refusal},
@@ -29,11 +29,7 @@ impl Machine {
             return self.refuse(&commands::ARGUMENT, out);
         }
         match self.take_transaction() {
-            Ok(transaction) => {
-                let content = self.begin(transaction, out);
-                push_reply(&GO_AHEAD, out);
-                self.state = State::Data(content);
-            }
+            Ok(transaction) => self.ask_room(transaction, Beginning::Data, out),
             // RFC 3030 3: DATA and BDAT do not mix.
             Err(_) if matches!(self.state, State::Chunks(_)) => self.refuse(&commands::IN_CHUNKS, out),
             Err(reply) => self.refuse(&reply, out),
@@ -56,6 +52,51 @@ impl Machine {
             other => {
                 self.state = other;
                 Err(commands::MAIL_FIRST)
+            }
+        }
+    }
+
+    fn ask_room(&mut self, transaction: Box<Transaction>, beginning: Beginning, out: &mut Vec<Action>) {
+        let chunk = match beginning {
+            Beginning::Data => 0,
+            Beginning::Bdat { size, .. } => size,
+        };
+        let size = transaction.size.unwrap_or(0).max(chunk);
+        out.push(Action::CheckRoom { size });
+        self.state = State::AskRoom(transaction, beginning);
+    }
+
+    pub(super) fn room_verdict(
+        &mut self,
+        transaction: Box<Transaction>,
+        beginning: Beginning,
+        verdict: Verdict,
+        out: &mut Vec<Action>,
+    ) {
+        match (beginning, commands::negative(verdict)) {
+            // Text that was not waited for would be run as commands after a refusal, as in `data`.
+            (Beginning::Data, _) if self.pending.len() > self.pending_used => self.close(&SYNCHRONISATION, out),
+            (Beginning::Data, None) => {
+                let content = self.begin(transaction, out);
+                push_reply(&GO_AHEAD, out);
+                self.state = State::Data(content);
+            }
+            (Beginning::Data, Some(reply)) => self.refused_by_verdict(&reply, out),
+            (Beginning::Bdat { size, last }, None) => {
+                let content = self.begin(transaction, out);
+                self.chunk(content, size, last, out);
+            }
+            (Beginning::Bdat { size, last }, Some(reply)) => {
+                let count = if last {
+                    self.reply_count(&transaction.accepted)
+                } else {
+                    1
+                };
+                self.state = State::Drain {
+                    left: size,
+                    replies: vec![reply; count],
+                };
+                self.end_chunk_if_over(out);
             }
         }
     }
@@ -108,12 +149,15 @@ impl Machine {
 
     /// RFC 2033 4.2: over LMTP one reply for each accepted RCPT.
     fn replies(&self, content: &Content, reply: Reply) -> Vec<Reply> {
-        let count = if self.config.role == Role::Lmtp {
-            content.accepted.len()
+        vec![reply; self.reply_count(&content.accepted)]
+    }
+
+    fn reply_count(&self, accepted: &[usize]) -> usize {
+        if self.config.role == Role::Lmtp {
+            accepted.len()
         } else {
             1
-        };
-        vec![reply; count]
+        }
     }
 
     pub(super) fn data_verdict(&mut self, content: &Content, verdict: Verdict, out: &mut Vec<Action>) {
@@ -164,22 +208,26 @@ impl Machine {
         if !self.count_chunk(size, last, out) {
             return;
         }
-        let content = match std::mem::replace(&mut self.state, State::Idle) {
-            State::Chunks(content) => content,
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Chunks(content) => self.chunk(content, size, last, out),
             other => {
                 self.state = other;
                 match self.take_transaction() {
-                    Ok(transaction) => self.begin(transaction, out),
+                    Ok(transaction) => self.ask_room(transaction, Beginning::Bdat { size, last }, out),
                     Err(reply) => {
                         self.state = State::Drain {
                             left: size,
                             replies: vec![reply],
                         };
-                        return self.end_chunk_if_over(out);
+                        self.end_chunk_if_over(out);
                     }
                 }
             }
-        };
+        }
+    }
+
+    /// A chunk of a message begins.
+    fn chunk(&mut self, content: Content, size: u64, last: bool, out: &mut Vec<Action>) {
         if content.reader.would_pass(size) {
             let reply = commands::TOO_LARGE;
             let replies = if last {

@@ -27,6 +27,9 @@ struct Talk {
     delivered: Vec<Delivered>,
     /// Taken instead of `250` at the end of data.
     data_verdict: Option<Vec<Reply>>,
+    room_verdict: Verdict,
+    /// The sizes for which room was asked.
+    rooms: Vec<u64>,
     logins: Vec<String>,
     senders: Vec<String>,
     recipients: Vec<ForwardPath>,
@@ -55,6 +58,8 @@ impl Talk {
             under_way: None,
             delivered: Vec::new(),
             data_verdict: None,
+            room_verdict: Verdict::Accepted,
+            rooms: Vec::new(),
             logins: Vec::new(),
             senders: Vec::new(),
             recipients: Vec::new(),
@@ -124,6 +129,10 @@ impl Talk {
                 return Some(Verdict::Accepted);
             }
             Action::CheckRecipient { recipient, .. } => return Some(self.check_recipient(recipient)),
+            Action::CheckRoom { size } => {
+                self.rooms.push(size);
+                return Some(self.room_verdict.clone());
+            }
             Action::DataBegin(transaction) => {
                 assert!(self.under_way.is_none());
                 self.under_way = Some(Delivered {

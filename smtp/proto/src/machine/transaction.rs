@@ -49,6 +49,17 @@ pub struct Recipient {
     pub original_recipient: Option<OriginalRecipient>,
 }
 
+/// How a message begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Beginning {
+    Data,
+    /// With a first chunk.
+    Bdat {
+        size: u64,
+        last: bool,
+    },
+}
+
 /// A message of which octets have begun to arrive.
 #[derive(Debug)]
 pub(crate) struct Content {

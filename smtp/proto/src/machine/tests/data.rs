@@ -319,3 +319,29 @@ fn no_inner_line_is_ever_a_command() {
         }
     }
 }
+
+#[test]
+fn room_is_asked_for_when_a_message_begins_and_once_only() {
+    let mut talk = Talk::relay();
+    talk.send("MAIL FROM:<a@x.example> SIZE=1234\r\nRCPT TO:<b@our.example>\r\nDATA\r\nA: b\r\n.\r\n")
+        .expect_codes(&[250, 250, 554]);
+    let mut talk = Talk::relay();
+    for begin in ["DATA\r\n", "BDAT 2000\r\n"] {
+        talk.send("MAIL FROM:<a@x.example> SIZE=1234\r\nRCPT TO:<b@our.example>\r\n")
+            .expect_codes(&[250, 250]);
+        talk.room_verdict = Verdict::Refused(Reply::new(452, Enhanced(4, 3, 1), "full"));
+        talk.send(begin);
+        if begin.starts_with('B') {
+            // Drained to its last octet, whatever it is.
+            talk.expect_all(&[]);
+            talk.send("RSET\r\n".repeat(333)).send("QU");
+        }
+        talk.expect("452 4.3.1").send("DATA\r\n").expect("503 5.5.1");
+        talk.room_verdict = Verdict::Accepted;
+    }
+    talk.send("MAIL FROM:<a@x.example>\r\nRCPT TO:<b@our.example>\r\n")
+        .expect_codes(&[250, 250]);
+    talk.send("BDAT 2\r\nA:BDAT 4 LAST\r\n b\r\n").expect_codes(&[250, 250]);
+    assert_eq!(talk.rooms, [1234, 2000, 2]);
+    assert!(talk.delivered.len() == 1 && talk.aborted == 0);
+}
