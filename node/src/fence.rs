@@ -203,7 +203,8 @@ pub(crate) async fn run(parts: Arc<Parts>) {
         if told_all_at.elapsed() >= TELL_EVERY {
             told_all_at = Instant::now();
             tell_all(&parts).await;
-            parts.fence.write(parts.disk.as_ref());
+            let (fence, disk) = (Arc::clone(&parts.fence), Arc::clone(&parts.disk));
+            parts.log.pool().execute(Box::new(move || fence.write(disk.as_ref())));
         }
         tokio::time::sleep(if missing > 0 { SOON } else { LOOK }).await;
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blobstore::{BlobService, BlobStore, Fetcher, Manifest, Replicator};
-use core_types::{Clock, Disk, Entropy, GroupId, Incarnation, KvEngine, NodeId};
+use core_types::{BlockingPool, Clock, Disk, Entropy, GroupId, Incarnation, KvEngine, NodeId};
 use directory::{Directory, OpIds, PasswordCost};
 use mailstore::MailStore;
 use platform::LockError;
@@ -213,16 +213,7 @@ impl Parts {
         } = machine;
         let identity = load_identity(disk.as_ref(), &config.data_dir)?;
         let node = identity.node();
-        let log = SharedLog::open(
-            Arc::clone(&disk),
-            Arc::clone(&pool),
-            entropy.as_ref(),
-            LogConfig {
-                segment_bytes: scale.log_segment_bytes,
-                ..LogConfig::new(node)
-            },
-        )
-        .map_err(|error| StartError::Storage("log", error.to_string()))?;
+        let log = open_log(node, scale.log_segment_bytes, &disk, &pool, entropy.as_ref())?;
         let seed: Option<Seed> =
             files::read_value(disk.as_ref(), SEED).map_err(|error| StartError::File(error.to_string()))?;
         let members = Arc::new(Members::of_seed(&seed.unwrap_or(Seed { nodes: Vec::new() })));
@@ -237,20 +228,14 @@ impl Parts {
         let rpc: Arc<dyn Rpc> = Arc::clone(&transport) as Arc<dyn Rpc>;
 
         let fence = Fence::open(disk.as_ref());
-        let groups = Groups::open(
-            (scale.raft)(node),
-            raft::Dependencies {
-                disk: Arc::clone(&disk),
-                pool: Arc::clone(&pool),
-                engine: Arc::clone(&engine),
-                rpc: Arc::new(GatedRpc {
-                    rpc: Arc::clone(&rpc),
-                    fence: Arc::clone(&fence),
-                }),
-                log: log.clone(),
-            },
-        );
-        register_groups(&transport, &groups, &fence);
+        let raft = raft::Dependencies {
+            disk: Arc::clone(&disk),
+            pool: Arc::clone(&pool),
+            engine: Arc::clone(&engine),
+            rpc: Arc::clone(&rpc),
+            log: log.clone(),
+        };
+        let groups = open_groups((scale.raft)(node), raft, &transport, &fence);
         let blobs = BlobStore::open(scale.blobs, Arc::clone(&disk), Arc::clone(&pool), Arc::clone(&entropy))
             .await
             .map_err(|error| StartError::Storage("blobs", error.to_string()))?;
@@ -554,14 +539,40 @@ pub(crate) fn advertised(config: &Config) -> Option<String> {
         .or_else(|| listen.cluster.map(|address| address.to_string()))
 }
 
-/// Has other nodes ask this one's groups, once each was heard.
-fn register_groups(transport: &Transport, groups: &Groups, fence: &Arc<Fence>) {
+fn open_log(
+    node: NodeId,
+    segment_bytes: u64,
+    disk: &Arc<dyn Disk>,
+    pool: &Arc<dyn BlockingPool>,
+    entropy: &dyn Entropy,
+) -> Result<SharedLog, StartError> {
+    let config = LogConfig {
+        segment_bytes,
+        ..LogConfig::new(node)
+    };
+    SharedLog::open(Arc::clone(disk), Arc::clone(pool), entropy, config)
+        .map_err(|error| StartError::Storage("log", error.to_string()))
+}
+
+/// The groups, none of them open yet. Nothing of theirs passes to or from a node that was not heard.
+fn open_groups(
+    config: raft::Config,
+    dependencies: raft::Dependencies,
+    transport: &Transport,
+    fence: &Arc<Fence>,
+) -> Groups {
+    let rpc: Arc<dyn Rpc> = Arc::new(GatedRpc {
+        rpc: Arc::clone(&dependencies.rpc),
+        fence: Arc::clone(fence),
+    });
+    let groups = Groups::open(config, raft::Dependencies { rpc, ..dependencies });
     transport.register(ServiceId::FENCE, Arc::clone(fence) as Arc<dyn transport::Service>);
     let gated = GatedService {
         service: groups.clone(),
         fence: Arc::clone(fence),
     };
     transport.register(ServiceId::RAFT, Arc::new(gated));
+    groups
 }
 
 /// The groups that this node leads.

@@ -90,7 +90,7 @@ pub const LOG_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const LOG_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Octets of recent log entries, of all groups, that are read from memory. Cost: this much memory.
 pub const LOG_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Octets of a segment of the log. Cost: one is written with zeros before it is used.
+/// Octets of a segment of the log. Cost: one is written with zeros before it is used, and stands ready on the disk.
 pub const LOG_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Octets of disk below which a leader takes no new ops, except those that free space. Reason: what is under way, snapshots
 /// and the index still find room. Cost: this much of the disk stays unused.

@@ -233,3 +233,24 @@ fn a_process_that_is_killed_keeps_what_it_wrote_and_makes_it_durable() {
         assert_eq!(model::read(&open(&disk)), kept, "seed {seed}");
     }
 }
+
+#[test]
+fn what_was_told_of_a_position_is_found_again_after_any_crash() {
+    for seed in 0..40 {
+        let disk = FaultyDisk::new();
+        let log = open(&disk);
+        super::submit(&log, key(1), vec![Record::Created]).unwrap();
+        for index in 0..seed % 9 * 4 {
+            super::submit(&log, key(1), vec![super::append(1, index, &[3; 90])]).unwrap();
+        }
+        let told = log.position();
+        drop(log);
+        disk.crash(seed);
+        let log = open(&disk);
+        let found = log.found();
+        // Otherwise a node would be taken for one on an older image.
+        assert_eq!((found.boot, found.nonce), (told.boot, told.nonce), "{seed}");
+        assert!(found.seq >= told.seq, "{seed}: {found:?} {told:?}");
+        assert_eq!(log.position().boot, told.boot + 1);
+    }
+}
