@@ -14,7 +14,7 @@ use crate::api;
 use crate::server::Context;
 use crate::{AdminError, Kind};
 
-type Answer<T> = Result<Json<T>, AdminError>;
+pub(crate) type Answer<T> = Result<Json<T>, AdminError>;
 
 pub(crate) async fn status(State(context): State<Context>) -> Answer<api::Status> {
     context.node.status().await.map(Json)
@@ -272,12 +272,12 @@ fn queue_entry(group: GroupId, entry: &state::rows::QueueEntry) -> api::QueueEnt
     }
 }
 
-async fn change(context: &Context, op: DirectoryOp) -> Answer<()> {
+pub(crate) async fn change(context: &Context, op: DirectoryOp) -> Answer<()> {
     settle(context.store.directory().propose(op).await?)?;
     Ok(Json(()))
 }
 
-fn settle(outcome: Outcome) -> Result<Outcome, AdminError> {
+pub(crate) fn settle(outcome: Outcome) -> Result<Outcome, AdminError> {
     match outcome {
         Outcome::Refused(refusal) => Err(refusal.into()),
         outcome => Ok(outcome),
@@ -297,7 +297,7 @@ fn login_of(row: &DirectoryAccountRow) -> directory::Account {
     }
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, AdminError> {
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, AdminError> {
     serde_json::from_slice(body).map_err(|error| AdminError::new(Kind::Usage, format!("the request: {error}")))
 }
 

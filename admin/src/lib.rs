@@ -9,6 +9,7 @@
 pub mod api;
 mod error;
 mod handlers;
+mod nodes;
 mod server;
 
 pub use error::{AdminError, Kind};

@@ -9,8 +9,8 @@ use axum::routing::{delete, get, post, put};
 use axum::serve::Listener;
 use mailstore::MailStore;
 
-use crate::api::Status;
-use crate::{AdminError, handlers};
+use crate::api::{self, Status};
+use crate::{AdminError, handlers, nodes};
 
 /// What only the node as a whole can answer.
 #[async_trait]
@@ -27,6 +27,30 @@ pub trait Node: Send + Sync + 'static {
     /// # Errors
     /// [`AdminError`].
     async fn new_join_token(&self) -> Result<([u8; 32], String), AdminError>;
+
+    /// All groups, as their leaders see them.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    async fn groups(&self) -> Result<Vec<api::Group>, AdminError>;
+
+    /// How far a node is on its way out.
+    ///
+    /// # Errors
+    /// [`AdminError`]; `NoSuchObject` when it is no member.
+    async fn departure(&self, node: u64) -> Result<api::Departure, AdminError>;
+
+    /// Compares all copies of everything. May take half a minute.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    async fn agreement(&self) -> Result<api::Agreement, AdminError>;
+
+    /// What is wrong with a value of a setting; nothing is wrong with `None`.
+    ///
+    /// # Errors
+    /// [`AdminError`]: `Usage`, or `NoSuchObject` when there is no such setting.
+    fn check_setting(&self, name: &str, value: Option<&str>) -> Result<(), AdminError>;
 }
 
 /// What the handlers work with.
@@ -65,6 +89,14 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/aliases", get(handlers::list_aliases).put(handlers::set_alias))
         .route("/v1/aliases/{address}", delete(handlers::remove_alias))
         .route("/v1/nodes", post(handlers::add_node))
+        .route("/v1/nodes/{node}/departure", get(nodes::departure))
+        .route("/v1/nodes/{node}/drain", post(nodes::drain))
+        .route("/v1/nodes/{node}/remove", post(nodes::remove))
+        .route("/v1/groups", get(nodes::list_groups))
+        .route("/v1/groups/{group}/move", post(nodes::move_voter))
+        .route("/v1/groups/{group}/pin", put(nodes::pin))
+        .route("/v1/check", get(nodes::check))
+        .route("/v1/settings", get(nodes::list_settings).put(nodes::set_setting))
         .route("/v1/queue", get(handlers::list_queue))
         .fallback(handlers::not_found)
         .method_not_allowed_fallback(handlers::wrong_method)

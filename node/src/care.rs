@@ -15,22 +15,76 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use transport::Rpc;
 
+use crate::follow::Removal;
+use crate::placement::reach::Reach;
 use crate::start::{Parts, leads, others};
 
 /// What the passes found last.
 #[derive(Debug, Default)]
-pub(crate) struct Health(Mutex<Found>);
+pub(crate) struct Health {
+    found: Mutex<Found>,
+    /// For how long nodes have not been reached.
+    pub(crate) reach: Reach,
+    /// Whether this node is a member still.
+    pub(crate) removal: Removal,
+}
 
 #[derive(Debug, Default)]
 struct Found {
     repairs: BTreeMap<GroupId, RepairReport>,
     manifest_gaps: BTreeSet<GroupId>,
     not_opened: BTreeMap<GroupId, String>,
+    /// What a group that is led here waits for before it goes on towards its plan.
+    waits: BTreeMap<GroupId, String>,
+    /// Looks at all blobs that were wanted.
+    look: u64,
+    /// The last of them that has ended.
+    looks: BTreeMap<GroupId, u64>,
 }
 
 impl Health {
     fn lock(&self) -> MutexGuard<'_, Found> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wants each group's blobs here to be looked at once more; the number of that look.
+    pub(crate) fn look_again(&self) -> u64 {
+        let mut found = self.lock();
+        found.look += 1;
+        found.look
+    }
+
+    /// The number of the last look that was wanted.
+    pub(crate) fn look(&self) -> u64 {
+        self.lock().look
+    }
+
+    /// A look at a group's blobs has ended.
+    pub(crate) fn looked(&self, group: GroupId, look: u64) {
+        self.lock().looks.insert(group, look);
+    }
+
+    /// The last look at a group's blobs that has ended.
+    pub(crate) fn last_look(&self, group: GroupId) -> u64 {
+        self.lock().looks.get(&group).copied().unwrap_or(0)
+    }
+
+    /// What the last pass over a group's blobs found.
+    pub(crate) fn last_pass(&self, group: GroupId) -> Option<RepairReport> {
+        self.lock().repairs.get(&group).cloned()
+    }
+
+    /// Notes what a group waits for; `None` when for nothing.
+    pub(crate) fn waits(&self, group: GroupId, what: Option<String>) {
+        let mut found = self.lock();
+        match what {
+            Some(what) => found.waits.insert(group, what),
+            None => found.waits.remove(&group),
+        };
+    }
+
+    pub(crate) fn waiting(&self, group: GroupId) -> Option<String> {
+        self.lock().waits.get(&group).cloned()
     }
 
     pub(crate) fn repaired(&self, group: GroupId, report: RepairReport) {

@@ -167,12 +167,13 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 /// Runs a node until it is told to stop.
 ///
 /// # Errors
-/// [`Exit::Configuration`] when it cannot start for a reason that the administrator can mend; [`Exit::Failed`] when it
-/// had to stop.
+/// [`Exit::Configuration`] when it cannot start for a reason that the administrator can mend; [`Exit::NotAllowed`] when it
+/// was removed from its cluster; [`Exit::Failed`] when it had to stop.
 pub async fn run(config: Config) -> Result<(), Failure> {
     let node = Node::start(config).await.map_err(|error| {
         let exit = match &error {
             StartError::Storage(..) | StartError::File(_) => Exit::Failed,
+            StartError::Removed(_) => Exit::NotAllowed,
             _ => Exit::Configuration,
         };
         Failure::new(exit, error.to_string())
@@ -181,11 +182,16 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         |kind| tokio::signal::unix::signal(kind).map_err(|error| Failure::new(Exit::Failed, error.to_string()));
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let mut removed = None;
     let failure = tokio::select! {
         biased;
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
         reason = node.failed() => Some(reason),
+        reason = node.removed() => {
+            removed = Some(reason);
+            None
+        }
     };
     if let Some(reason) = failure {
         // What was written since the last good sync is in an unknown state: nothing more may be acknowledged, and
@@ -194,7 +200,10 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Failed, format!("the disk failed: {reason}")));
     }
     node.stop().await;
-    Ok(())
+    match removed {
+        Some(reason) => Err(Failure::new(Exit::NotAllowed, reason)),
+        None => Ok(()),
+    }
 }
 
 fn open_empty(config: &Config) -> Result<RealDisk, Failure> {

@@ -1,10 +1,12 @@
 //! What the node shows to its administrator and to nodes that want to join.
 
+mod survey;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use admin::api::{BlobStatus, DiskStatus, GroupStatus, Health, NodeStatus, Status};
+use admin::api::{self, BlobStatus, DiskStatus, GroupStatus, Health, NodeStatus, Status};
 use admin::{AdminError, Kind};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,7 +14,7 @@ use core_types::codec;
 use core_types::{GroupId, NodeId, SiteId, UnixMillis};
 use raft::Role;
 use serde::{Deserialize, Serialize};
-use state::rows::NodeRow;
+use state::rows::{NodeDuty, NodeRow};
 use state::{DirectoryOp, Outcome};
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
@@ -165,14 +167,20 @@ pub(crate) struct Face(pub(crate) Arc<Parts>);
 impl admin::Node for Face {
     async fn status(&self) -> Result<Status, AdminError> {
         let parts = &self.0;
-        let read = parts
-            .store
-            .directory()
-            .query(|reader| Ok((reader.cluster()?, reader.nodes()?, reader.sites()?)));
-        let (cluster, rows, sites) = match read.await {
+        let read = parts.store.directory().query(|reader| {
+            let rows = reader.nodes()?;
+            let mut leaving = std::collections::BTreeSet::new();
+            for row in &rows {
+                if reader.duty(row.node)? != NodeDuty::Active {
+                    leaving.insert(row.node);
+                }
+            }
+            Ok((reader.cluster()?, rows, reader.sites()?, leaving))
+        });
+        let (cluster, rows, sites, leaving) = match read.await {
             Ok(read) => read,
             // The rest is worth saying while the directory here is repaired.
-            Err(_) if parts.ailments.contains(GroupId::DIRECTORY) => (None, Vec::new(), Vec::new()),
+            Err(_) if parts.ailments.contains(GroupId::DIRECTORY) => Default::default(),
             Err(error) => return Err(error.into()),
         };
         let site_name = |site: SiteId| {
@@ -183,7 +191,7 @@ impl admin::Node for Face {
         };
         let nodes: Vec<NodeStatus> = rows
             .iter()
-            .map(|row| self.node_status(row, site_name(row.site)))
+            .map(|row| self.node_status(row, site_name(row.site), leaving.contains(&row.node)))
             .collect();
         let mut groups: Vec<GroupStatus> = Vec::new();
         for group in parts.groups.list() {
@@ -230,6 +238,22 @@ impl admin::Node for Face {
         })
     }
 
+    async fn groups(&self) -> Result<Vec<api::Group>, AdminError> {
+        survey::groups(&self.0).await
+    }
+
+    async fn departure(&self, node: u64) -> Result<api::Departure, AdminError> {
+        survey::departure(&self.0, node).await
+    }
+
+    async fn agreement(&self) -> Result<api::Agreement, AdminError> {
+        survey::agreement(&self.0).await
+    }
+
+    fn check_setting(&self, name: &str, value: Option<&str>) -> Result<(), AdminError> {
+        survey::check_setting(name, value)
+    }
+
     async fn new_join_token(&self) -> Result<([u8; 32], String), AdminError> {
         let parts = &self.0;
         let failed = |error: &dyn std::fmt::Display| AdminError::new(Kind::Failed, error.to_string());
@@ -259,7 +283,7 @@ impl admin::Node for Face {
 }
 
 impl Face {
-    fn node_status(&self, row: &NodeRow, site: String) -> NodeStatus {
+    fn node_status(&self, row: &NodeRow, site: String, leaving: bool) -> NodeStatus {
         let peers = self.0.transport.peers_status();
         let peer = peers.iter().find(|peer| peer.node == row.node);
         let state = match peer {
@@ -278,6 +302,7 @@ impl Face {
             address: row.address.clone(),
             state: state.to_owned(),
             rtt_micros: rtt,
+            duty: if leaving { "leaving" } else { "active" }.to_owned(),
         }
     }
 

@@ -2,10 +2,12 @@
 //!
 //! The only crate that builds the whole. Not here: a rule of mail, of Raft, or of a protocol.
 
+mod agreement;
 mod care;
 mod checks;
 pub mod commands;
 pub mod config;
+mod departure;
 mod face;
 mod fence;
 mod files;
@@ -19,6 +21,7 @@ mod placement;
 pub mod quickstart;
 pub mod recover;
 mod repair;
+mod report;
 mod start;
 mod tls;
 

@@ -26,7 +26,7 @@ use crate::files::{self, FOUNDING, Founding, IDENTITY, SEED, Seed};
 use crate::machine::{Machine, Network, Rhythm};
 use crate::manifests::Manifests;
 use crate::members::Members;
-use crate::{care, face, fence, follow, listen, manifests, metrics, placement, repair, tls};
+use crate::{care, face, fence, follow, listen, manifests, metrics, placement, repair, report, tls};
 
 /// A running node.
 pub struct Node {
@@ -98,6 +98,9 @@ pub enum StartError {
     /// A socket cannot be bound, or the certificate not be used.
     #[error(transparent)]
     Listen(#[from] listen::ListenError),
+    /// The node was removed from its cluster.
+    #[error("{0}")]
+    Removed(String),
     /// The configuration lacks something.
     #[error("configuration: {0}")]
     Configuration(String),
@@ -190,6 +193,11 @@ impl Node {
         manifests::finish(&self.parts).await;
         self.parts.transport.shutdown().await;
         tracing::info!("stopped");
+    }
+
+    /// Returns, with the reason, when the node is no member of its cluster any more.
+    pub async fn removed(&self) -> String {
+        self.parts.health.removal.told().await
     }
 
     /// Returns, with the reason, when the node cannot go on: a sync failed.
@@ -310,6 +318,9 @@ impl Parts {
         self.open_directory(&mut tasks).await?;
         self.found(&mut tasks).await?;
         follow::renew_members(&self).await;
+        if let Some(reason) = self.health.removal.reason() {
+            return Err(StartError::Removed(reason));
+        }
         self.transport.register_join(Arc::new(face::Joining(Arc::clone(&self))));
         let placed = follow::placed_here(&self).await;
         for (group, incarnation) in placed {
@@ -326,19 +337,10 @@ impl Parts {
         }
         tasks.spawn(repair::run(Arc::clone(&self)));
         tasks.spawn(follow::follow_directory(Arc::clone(&self)));
-        let transport = Arc::clone(&self.transport);
-        let reaches: placement::Reaches = Arc::new(move |node| {
-            transport
-                .peers_status()
-                .iter()
-                .any(|peer| peer.node == node && peer.connected)
-        });
-        tasks.spawn(placement::run(
-            self.store.clone(),
-            self.groups.clone(),
-            self.identity.node(),
-            reaches,
-        ));
+        tasks.spawn(follow::watch_membership(Arc::clone(&self)));
+        self.transport
+            .register(ServiceId::REPORT, Arc::new(report::Reporting(Arc::clone(&self))));
+        tasks.spawn(placement::run(Arc::clone(&self)));
         care::spawn_all(&self, &mut tasks);
         if self.config.has_role(Role::Front) {
             let tls = tls::server_tls(&self.config, self.disk.as_ref()).map_err(listen::ListenError::from)?;

@@ -91,6 +91,10 @@ pub(crate) enum Change {
     AddLearner(u64),
     Voters(BTreeSet<u64>),
     Leader(u64),
+    /// These vote; those that voted before follow.
+    VotersKeeping(BTreeSet<u64>),
+    /// These learners leave the group.
+    RemoveLearners(BTreeSet<u64>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]

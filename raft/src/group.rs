@@ -19,6 +19,7 @@ use core_types::{GroupId, Incarnation, NodeId};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{EmptyNode, Raft};
+use state::digest::Digest;
 use state::{Command, Effect};
 use tokio::sync::{RwLock, broadcast};
 use tokio::time::{Instant, timeout_at};
@@ -27,7 +28,7 @@ use transport::{CallError, Class};
 use crate::config::{BarrierError, Config, GroupError, Proposed};
 use crate::consensus::ReadFn;
 use crate::frame::{Answer, Attempt, Change, Request};
-use crate::machine::Machine;
+use crate::machine::{Machine, MachineRow};
 use crate::network::Network;
 use crate::replica::Replica;
 use crate::space::Space;
@@ -226,6 +227,52 @@ impl Group {
     pub async fn change_voters(&self, voters: &BTreeSet<NodeId>) -> Result<(), GroupError> {
         self.change(Change::Voters(voters.iter().map(|node| node.0).collect()))
             .await
+    }
+
+    /// As [`Group::change_voters`], but those that are not among them any more stay in the group, without a vote: they keep
+    /// what they have until [`Group::remove_learners`].
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub async fn change_voters_keeping(&self, voters: &BTreeSet<NodeId>) -> Result<(), GroupError> {
+        self.change(Change::VotersKeeping(voters.iter().map(|node| node.0).collect()))
+            .await
+    }
+
+    /// Has replicas that do not vote leave the group.
+    ///
+    /// # Errors
+    /// [`GroupError`]; `Refused` when one of them votes or is not there.
+    pub async fn remove_learners(&self, learners: &BTreeSet<NodeId>) -> Result<(), GroupError> {
+        self.change(Change::RemoveLearners(learners.iter().map(|node| node.0).collect()))
+            .await
+    }
+
+    /// The digests of this replica's state after some entries, the last one after the last applied entry. Two replicas that
+    /// have both a digest after the same entry have the same state there if the digests are the same.
+    ///
+    /// # Errors
+    /// `Closed`; `Refused` when the state cannot be read.
+    pub async fn digests(&self) -> Result<Vec<(u64, Digest)>, GroupError> {
+        let replica = &self.inner.replica;
+        let mut now = None;
+        // Both are of one batch.
+        self.read(&mut |view| now = Some((replica.rows.machine_row(), state::digest::stored(view))))
+            .await?;
+        let refused = |error: &dyn fmt::Display| GroupError::Refused(error.to_string());
+        let (row, digest) = now.ok_or_else(|| refused(&"the replica did not answer"))?;
+        let row = row.map_err(|error| refused(&error))?;
+        let row = row.map(|bytes| MachineRow::decode(&bytes)).transpose();
+        let applied = row
+            .map_err(|error| refused(&error))?
+            .and_then(|row| row.applied)
+            .map(|id| id.index);
+        let digest = digest.map_err(|error| refused(&error))?;
+        let kept = replica.digests().into_iter().map(|at| (at.index, at.digest));
+        // What is above was applied since.
+        let mut digests: Vec<_> = kept.filter(|(index, _)| Some(*index) < applied).collect();
+        digests.extend(applied.map(|applied| (applied, digest)));
+        Ok(digests)
     }
 
     /// Has the leader hand over to another voter.

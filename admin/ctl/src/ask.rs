@@ -1,5 +1,7 @@
 //! Commands that ask a node.
 
+mod nodes;
+
 use std::io::{BufRead, IsTerminal, Write};
 
 use admin::api;
@@ -63,6 +65,25 @@ impl Ask {
             Command::Status => self.status().await,
             Command::Node(Node::Add { name }) => self.add_node(name).await,
             Command::Node(Node::List) => self.nodes().await,
+            Command::Node(Node::Drain {
+                node,
+                undo,
+                to,
+                force,
+                no_wait,
+                consent,
+            }) => self.drain(node, undo, to, force, no_wait, consent).await,
+            Command::Node(Node::Replace {
+                node,
+                with,
+                name,
+                force,
+                consent,
+            }) => self.replace(node, with, name, force, consent).await,
+            Command::Node(Node::Remove { node, force, consent }) => self.remove_node(node, force, consent).await,
+            Command::Group(command) => self.group(command).await,
+            Command::Setting(command) => self.setting(command).await,
+            Command::Check => self.check().await,
             Command::Domain(command) => self.domain(command).await,
             Command::Account(command) => self.account(command).await,
             Command::Alias(command) => self.alias(command).await,
@@ -166,11 +187,12 @@ impl Ask {
                 node.site.clone(),
                 node.address.clone(),
                 node.state.clone(),
+                node.duty.clone(),
                 rtt,
             ]
         };
         output::table(
-            &["NODE", "NAME", "SITE", "ADDRESS", "STATE", "RTT"],
+            &["NODE", "NAME", "SITE", "ADDRESS", "STATE", "DUTY", "RTT"],
             &nodes.iter().map(node).collect::<Vec<_>>(),
             "no nodes",
         );

@@ -35,12 +35,20 @@ pub enum Command {
     },
     /// Show nodes, groups, copies, disk, and what is not as it should be.
     Status,
+    /// Prove that all copies agree, or say which do not. Ends with 0 only if all copies were seen and agree.
+    Check,
     /// Found a cluster.
     #[command(subcommand)]
     Cluster(Cluster),
-    /// Add nodes.
+    /// Add, drain, replace and remove nodes.
     #[command(subcommand)]
     Node(Node),
+    /// The groups: who votes in them, and where.
+    #[command(subcommand)]
+    Group(Group),
+    /// Settings of the whole cluster.
+    #[command(subcommand)]
+    Setting(Setting),
     /// The domains whose mail is kept here.
     #[command(subcommand)]
     Domain(Domain),
@@ -137,6 +145,118 @@ pub enum Node {
     },
     /// List the nodes.
     List,
+    /// Let other nodes take over everything that depends on a node. It goes on serving mail programs.
+    Drain {
+        /// The node's number.
+        node: u64,
+        /// Take it back: the node is used again.
+        #[arg(long, conflicts_with_all = ["to", "force"])]
+        undo: bool,
+        /// The node that takes its places; any where nothing is said.
+        #[arg(long)]
+        to: Option<u64>,
+        /// Drain it although too few other nodes are there: there are fewer copies then.
+        #[arg(long)]
+        force: bool,
+        /// Do not wait until it is done.
+        #[arg(long)]
+        no_wait: bool,
+        /// How to go about it.
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Have a new node take the place of another one, which may be dead, and remove that one.
+    Replace {
+        /// The number of the node that goes.
+        node: u64,
+        /// The number of the node that takes its place. Without it, a token is made with which a new node may join.
+        #[arg(long)]
+        with: Option<u64>,
+        /// The name of the new node, where a token is made.
+        #[arg(long, conflicts_with = "with")]
+        name: Option<String>,
+        /// Remove the old node although something may be lost.
+        #[arg(long)]
+        force: bool,
+        /// How to go about it.
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Remove a drained or dead node for good. Its number is never used again.
+    Remove {
+        /// The node's number.
+        node: u64,
+        /// Remove it although something may be lost.
+        #[arg(long)]
+        force: bool,
+        /// How to go about it.
+        #[command(flatten)]
+        consent: Consent,
+    },
+}
+
+/// How something is gone about that destroys.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Consent {
+    /// Show what would be done, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `everpost group VERB`
+#[derive(Debug, Subcommand)]
+pub enum Group {
+    /// List the groups.
+    List,
+    /// Have a node vote in a group in place of another one. The group stays there until `unpin`.
+    Move {
+        /// The group's number.
+        #[arg(long)]
+        group: u32,
+        /// The node that votes now.
+        #[arg(long)]
+        from: u64,
+        /// The node that is to vote.
+        #[arg(long)]
+        to: u64,
+        /// Do not wait until it is done.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Keep a group where it is while the others are spread evenly.
+    Pin {
+        /// The group's number.
+        #[arg(long)]
+        group: u32,
+    },
+    /// Let a group be moved again.
+    Unpin {
+        /// The group's number.
+        #[arg(long)]
+        group: u32,
+    },
+}
+
+/// `everpost setting VERB`
+#[derive(Debug, Subcommand)]
+pub enum Setting {
+    /// List the settings that differ from the defaults.
+    List,
+    /// Set one.
+    Set {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// Go back to the default.
+    Clear {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// `everpost domain VERB`
@@ -324,6 +444,18 @@ mod tests {
             "everpost alias remove info@b.example --dry-run",
             "everpost domain remove b.example --yes",
             "everpost node join --token t --config c.toml",
+            "everpost node drain 2",
+            "everpost node drain 2 --to 4 --no-wait",
+            "everpost node drain 2 --undo",
+            "everpost node replace 2 --with 4 --yes",
+            "everpost node replace 2 --name mx9",
+            "everpost node remove 2 --dry-run --json",
+            "everpost group list",
+            "everpost group move --group 3 --from 1 --to 4",
+            "everpost group unpin --group 3",
+            "everpost setting set replace_after 3600",
+            "everpost setting clear replace_after",
+            "everpost check --json",
             "everpost recover mail --from-blobs d --to out",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");

@@ -37,6 +37,7 @@ pub(crate) async fn run(parts: Arc<Parts>, group: GroupId) {
         moves: parts.moves.subscribe(),
         mend_at: Instant::now(),
         caught_up_at: None,
+        look: 0,
         gone: false,
         parts,
     };
@@ -56,6 +57,8 @@ struct Keeper {
     mend_at: Instant,
     /// The entry up to which the state here is the whole one, as long as `CaughtUp` is not written.
     caught_up_at: Option<u64>,
+    /// The look at all blobs that was begun last, by an administrator's wish.
+    look: u64,
     gone: bool,
 }
 
@@ -74,6 +77,11 @@ impl Keeper {
             return PAUSE_MAX;
         }
         self.repair.set_voters(&membership.voters);
+        let look = self.parts.health.look();
+        if look > self.look {
+            self.look = look;
+            self.repair.doubt_here();
+        }
         let catching_up = self.begin_catching_up(&group, membership, node).await;
         let mut pause = PAUSE_MAX;
         if self.group != GroupId::DIRECTORY {
@@ -82,6 +90,9 @@ impl Keeper {
                 Err(error) => tracing::warn!(group = %self.group, %error, "blobs could not be repaired now"),
             }
             self.parts.health.repaired(self.group, self.repair.report());
+            if self.repair.is_whole_here() {
+                self.parts.health.looked(self.group, self.look);
+            }
         }
         if catching_up {
             self.end_catching_up(node).await;
@@ -115,8 +126,9 @@ impl Keeper {
         Ok(pause)
     }
 
-    /// Whether this replica has not said yet that it has everything. The state here has to be the whole one before it can say
-    /// which blobs are needed. What was said before a replica was added anew says nothing.
+    /// Whether this replica is to say that it has everything: under each membership anew, so that whoever voted before may let
+    /// its blobs go, and what was said before a replica was added anew says nothing; and again and again while it is to vote and
+    /// does not yet. The state here has to be the whole one before it can say which blobs are needed.
     async fn begin_catching_up(&mut self, group: &raft::Group, membership: &MembershipStatus, node: NodeId) -> bool {
         let recorded = self
             .parts
@@ -124,11 +136,18 @@ impl Keeper {
             .groups()
             .query(self.group, |view| state::group::Reader::new(view).replica(node))
             .await;
-        let is_learner = !membership.voters.contains(&node);
-        let is_first = |caught_up: u64| caught_up == 0 || (is_learner && caught_up < membership.index);
-        if !recorded.is_ok_and(|replica| is_first(replica.caught_up)) {
+        let Ok(recorded) = recorded else {
+            return false;
+        };
+        let is_old = recorded.caught_up < membership.index.max(1);
+        if !is_old && (membership.voters.contains(&node) || !self.is_to_vote(node).await) {
             self.caught_up_at = None;
             return false;
+        }
+        // That was said, or is of another membership: it begins anew.
+        let is_past = |index: u64| recorded.caught_up >= index || index < membership.index;
+        if self.caught_up_at.is_some_and(is_past) {
+            self.caught_up_at = None;
         }
         if self.caught_up_at.is_none() && group.read_barrier(BARRIER_PATIENCE).await.is_ok() {
             self.caught_up_at = group.status().applied;
@@ -136,6 +155,13 @@ impl Keeper {
             self.repair.doubt_here();
         }
         true
+    }
+
+    /// Whether the plan wants this node to vote in the group.
+    async fn is_to_vote(&self, node: NodeId) -> bool {
+        let directory = self.parts.store.directory();
+        let row = directory.query(|reader| reader.group(self.group)).await;
+        row.is_ok_and(|row| row.is_some_and(|row| row.voters.contains(&node)))
     }
 
     async fn end_catching_up(&mut self, node: NodeId) {

@@ -87,10 +87,10 @@ class Run:
         sys.exit(1 if self.failed or not self.passed else 0)
 
     @contextlib.contextmanager
-    def site(self, **options):
+    def site(self, kind=None, **options):
         """A running site, ended and cleared away in the end. A site that does not start is a failure."""
         try:
-            site = Site(self.args.binary, **options)
+            site = (kind or Site)(self.args.binary, **options)
         except Exception:
             self.failed += 1
             print("FAILED  start of the site", flush=True)
@@ -109,10 +109,11 @@ class Run:
 class Site:
     """The nodes of one `everpost quickstart`."""
 
-    def __init__(self, binary, nodes=3, users=4):
+    def __init__(self, binary, nodes=3, users=4, room=None):
+        """`room` is for how many nodes there have to be ports, where more will come."""
         self.binary = binary
         self.dir = Path(tempfile.mkdtemp(prefix="everpost-e2e-"))
-        self.lock, self.base = free_base(nodes)
+        self.lock, self.base = free_base(room or nodes)
         self.pids = set()
         begin = time.monotonic()
         options = ["--nodes", nodes, "--users", users, "--password", PASSWORD, "--base-port", self.base]

@@ -83,6 +83,10 @@ async fn dial(inner: &Arc<Inner>, peer: &Peer, address: &str) -> Option<Arc<Link
     for address in addresses {
         match connect(inner, peer, address).await {
             Ok(link) => return Some(link),
+            Err(Failure::Stranger(reason)) => {
+                peer.change_dial(|dial| dial.is_stranger = true);
+                inner.refusals.note(address, &reason);
+            }
             // Silence and a refused port are daily business; what the peer's certificate or membership says is not.
             Err(Failure::Quiet(reason)) => tracing::debug!(node = %peer.node, %address, reason, "not connected"),
             Err(Failure::Refusal(reason)) => inner.refusals.note(address, &reason),
@@ -97,12 +101,17 @@ async fn dial(inner: &Arc<Inner>, peer: &Peer, address: &str) -> Option<Arc<Link
 enum Failure {
     Quiet(String),
     Refusal(String),
+    /// The peer says that this node is no member.
+    Stranger(String),
 }
 
 impl From<ConnectionError> for Failure {
     fn from(error: ConnectionError) -> Self {
         match &error {
             ConnectionError::TransportError(_) | ConnectionError::ConnectionClosed(_) => Self::Refusal(explain(&error)),
+            ConnectionError::ApplicationClosed(close) if close.error_code == CloseCode::NotMember.number() => {
+                Self::Stranger(error.to_string())
+            }
             ConnectionError::ApplicationClosed(_) if !CloseCode::is_harmless(&error) => {
                 Self::Refusal(error.to_string())
             }

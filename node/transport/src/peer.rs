@@ -37,6 +37,8 @@ pub(crate) struct Dial {
     pub(crate) attempts: u64,
     /// Whether an attempt is under way.
     pub(crate) dialling: bool,
+    /// Whether the peer's last word was that this node is no member.
+    pub(crate) is_stranger: bool,
 }
 
 impl Peer {

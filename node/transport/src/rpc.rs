@@ -36,6 +36,8 @@ impl ServiceId {
     pub const JOIN: Self = Self(4);
     /// What nodes remember of each other's logs.
     pub const FENCE: Self = Self(5);
+    /// The crate `node`: what a node says of its replicas, for administrators.
+    pub const REPORT: Self = Self(6);
 }
 
 /// Requests to other nodes. In production QUIC; tests and simulations have others.

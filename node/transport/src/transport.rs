@@ -73,6 +73,8 @@ pub struct PeerStatus {
     pub failures: u32,
     /// Malformed frames that came over the connection.
     pub malformed_count: u64,
+    /// The peer said last that this node is no member of the cluster.
+    pub refuses_as_stranger: bool,
 }
 
 /// Requests to other nodes over QUIC, and the services of this one. Dropping it closes all connections at once;
@@ -198,6 +200,7 @@ impl Transport {
                 since: link.as_ref().map(|link| link.since),
                 observed: link.as_ref().map(|link| link.observed.clone()),
                 failures: peer.dial().failures,
+                refuses_as_stranger: peer.dial().is_stranger,
                 malformed_count: link
                     .as_ref()
                     .map_or(0, |link| link.malformed_count.load(Ordering::Acquire)),
@@ -472,6 +475,7 @@ impl Inner {
 
     /// Uses a connection from now on.
     pub(crate) fn install(self: &Arc<Self>, peer: &Arc<Peer>, link: &Arc<Link>) {
+        peer.change_dial(|dial| dial.is_stranger = false);
         if peer.add(link) {
             let (inner, peer) = (Arc::clone(self), Arc::clone(peer));
             tokio::spawn(async move {

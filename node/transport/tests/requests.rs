@@ -244,6 +244,9 @@ async fn a_removed_member_is_disconnected_and_stays_away() {
     ));
     until("its side", || !links(&two, 1).unwrap().connected).await;
     assert!(ask(&two, 1, "no more").await.is_err());
+    // It is told why, and shows it.
+    until("the refusal", || links(&two, 1).unwrap().refuses_as_stranger).await;
+    assert!(!links(&one, 2).is_some_and(|link| link.refuses_as_stranger));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -138,13 +138,31 @@ impl Inner {
                 }
             }
             Change::Voters(voters) => {
-                let _gate = self.gate.write().await;
-                let changed = self.raft.change_membership(voters, false);
-                match timeout_at(deadline, changed).await {
-                    Ok(result) => self.changed(result, deadline).await,
-                    Err(_) => Attempt::Unknown,
-                }
+                let change = ChangeMembers::ReplaceAllVoters(voters);
+                self.change_members(change, false, deadline).await
             }
+            Change::VotersKeeping(voters) => {
+                let change = ChangeMembers::ReplaceAllVoters(voters);
+                self.change_members(change, true, deadline).await
+            }
+            Change::RemoveLearners(learners) => {
+                let change = ChangeMembers::RemoveNodes(learners);
+                self.change_members(change, false, deadline).await
+            }
+        }
+    }
+
+    /// With `keeping`, who voted before and does not any more follows.
+    async fn change_members(
+        &self,
+        change: ChangeMembers<u64, EmptyNode>,
+        keeping: bool,
+        deadline: Instant,
+    ) -> Attempt<()> {
+        let _gate = self.gate.write().await;
+        match timeout_at(deadline, self.raft.change_membership(change, keeping)).await {
+            Ok(result) => self.changed(result, deadline).await,
+            Err(_) => Attempt::Unknown,
         }
     }
 

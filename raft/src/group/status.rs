@@ -79,6 +79,15 @@ impl Group {
         self.inner.membership()
     }
 
+    /// Whether a change of the voters is under way, or was left unfinished by a leader: the old ones and the new ones both
+    /// have to agree to everything.
+    #[must_use]
+    pub fn is_in_joint_change(&self) -> bool {
+        let metrics = self.inner.raft.metrics();
+        let stored = metrics.borrow_watched().membership_config.clone();
+        stored.membership().get_joint_config().len() > 1
+    }
+
     /// Whether this replica leads, as far as it knows.
     #[must_use]
     pub fn is_leader(&self) -> bool {

@@ -251,6 +251,55 @@ async fn a_voter_is_replaced_by_way_of_a_learner() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_former_voter_follows_until_it_is_removed() {
+    let mut cluster = Cluster::start(4, 3).await;
+    cluster.set(1, "a", "1").await.unwrap();
+    cluster.group(1).add_learner(NodeId(4)).await.unwrap();
+    let voters: BTreeSet<NodeId> = [2, 3, 4].map(NodeId).into();
+    cluster.group(1).change_voters_keeping(&voters).await.unwrap();
+    cluster.set(4, "b", "2").await.unwrap();
+    cluster.settle().await;
+    let leader = cluster.leader().await;
+    let membership = cluster.group(leader).membership();
+    assert_eq!(
+        (membership.voters, membership.learners),
+        (voters.clone(), [NodeId(1)].into())
+    );
+    assert_eq!(cluster.shown(1, "b").await.as_deref(), Some("2"));
+    let votes = cluster.group(leader).remove_learners(&[NodeId(2)].into()).await;
+    assert!(matches!(votes, Err(GroupError::Refused(_))), "{votes:?}");
+    cluster
+        .group(leader)
+        .remove_learners(&[NodeId(1)].into())
+        .await
+        .unwrap();
+    let membership = cluster.group(leader).membership();
+    assert_eq!((membership.voters, membership.learners), (voters, BTreeSet::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn digests_are_of_the_entry_that_they_name() {
+    let mut cluster = Cluster::start(3, 3).await;
+    for round in 0..70 {
+        cluster.set(1, &format!("n{round}"), "x").await.unwrap();
+    }
+    cluster.settle().await;
+    let mut all = Vec::new();
+    for node in 1..=3 {
+        all.push(cluster.group(node).digests().await.unwrap());
+        let status = cluster.group(node).status();
+        assert_eq!(all.last().unwrap().last().map(|(index, _)| *index), status.applied);
+        assert!(all.last().unwrap().iter().any(|(index, _)| *index == 64));
+    }
+    assert_eq!(all[0], all[1]);
+    assert_eq!(all[0], all[2]);
+    cluster.set(1, "last", "x").await.unwrap();
+    cluster.settle().await;
+    let later = cluster.group(1).digests().await.unwrap();
+    assert_ne!(later.last(), all[0].last());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_command_that_is_too_large_is_refused_at_once() {
     let mut cluster = Cluster::start(1, 1).await;
     let large = "x".repeat(usize::try_from(core_types::limits::ENTRY_BYTES_MAX).unwrap());

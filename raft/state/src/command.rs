@@ -6,7 +6,7 @@ use core_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::rows::{Credential, QueueEntry, RecipientState, SpecialUse};
+use crate::rows::{Credential, NodeDuty, QueueEntry, RecipientState, SpecialUse};
 
 /// One entry of a group's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -426,5 +426,47 @@ pub enum DirectoryOp {
         name: String,
         /// Its value.
         value: Option<String>,
+    },
+    /// Says what a node's replicas are for. Refused when too few other nodes could take its places, unless forced.
+    SetNodeDuty {
+        /// The node.
+        node: NodeId,
+        /// Its duty from now on.
+        duty: NodeDuty,
+    },
+    /// Removes a node: its certificate is refused from now on, and its id never used again. Refused while it is to vote
+    /// anywhere, or is not leaving; when forced, only where it is the last voter.
+    RemoveNode {
+        /// The node.
+        node: NodeId,
+        /// Remove it from the groups in which it votes, too.
+        forced: bool,
+    },
+    /// [`DirectoryOp::SetPlacement`], if the voters that are to be are still these.
+    ChangePlacement {
+        /// The group.
+        group: GroupId,
+        /// Those that were to vote when the plan was made.
+        expected: Vec<NodeId>,
+        /// Those that are to vote.
+        voters: Vec<NodeId>,
+        /// Those that are only to follow.
+        learners: Vec<NodeId>,
+    },
+    /// Has a voter give its place to another node, by an administrator's wish: the group is pinned.
+    MoveVoter {
+        /// The group.
+        group: GroupId,
+        /// It votes, and is only to follow.
+        from: NodeId,
+        /// It is to vote.
+        to: NodeId,
+    },
+    /// Says whether a group stays where it is while the others are spread evenly.
+    PinGroup {
+        /// The group.
+        group: GroupId,
+        /// Whether it stays.
+        pinned: bool,
     },
 }

@@ -4,9 +4,11 @@
 //! trace, and the order of changes does not matter. It guards against defects and damage, not against an adversary who
 //! chooses rows (a sum of hashes can be forged with much effort).
 
-use core_types::{Batch, KvRead};
+use core_types::{AccountId, Batch, KvRead};
+use serde::{Deserialize, Serialize};
 
-use crate::keys;
+use crate::keys::{self, Space};
+use crate::rows::MailboxRow;
 use crate::store::{self, ReadError};
 
 /// A sum of hashes of rows.
@@ -50,6 +52,45 @@ pub fn recomputed(view: &dyn KvRead) -> Result<Digest, ReadError> {
         true
     })?;
     Ok(digest)
+}
+
+/// The digest of one mailbox's rows: itself, its messages, its changes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MailboxDigest {
+    /// Whose.
+    pub account: AccountId,
+    /// The mailbox's name.
+    pub name: String,
+    /// Of its rows.
+    pub digest: Digest,
+}
+
+/// The digest of each mailbox of a group, made from all rows, in no particular order: tells which of them differ when the
+/// group's digests do.
+///
+/// `view` shows the group's logical keys only. Costs a read of everything.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn of_mailboxes(view: &dyn KvRead) -> Result<Vec<MailboxDigest>, ReadError> {
+    let mailboxes: Vec<MailboxRow> = store::list(view, &Space::Mailbox.range(&[]), usize::MAX)?;
+    let mut digests = Vec::with_capacity(mailboxes.len());
+    for mailbox in mailboxes {
+        let mut digest = Digest::default();
+        for space in [Space::Mailbox, Space::Message, Space::Change] {
+            let (from, to) = space.range(&[&mailbox.guid.0]);
+            view.scan(&from, &to, &mut |key, value| {
+                add(&mut digest, key, value);
+                true
+            })?;
+        }
+        digests.push(MailboxDigest {
+            account: mailbox.account,
+            name: mailbox.name.to_string(),
+            digest,
+        });
+    }
+    Ok(digests)
 }
 
 /// Makes the digest in `batch` that of the state of which `view` is the old one.

@@ -4,6 +4,7 @@
 
 mod accounts;
 pub(crate) mod apply;
+mod nodes;
 mod reader;
 mod resolve;
 

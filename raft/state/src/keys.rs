@@ -37,6 +37,9 @@
 //! | 47 | domain 00 local part, folded | [`crate::rows::AliasRow`] |
 //! | 48 | token key (32) | [`crate::rows::JoinTokenRow`] |
 //! | 49 | name | a setting's value |
+//! | 4A | node (8) | [`crate::rows::NodeDuty`], where it is another than [`crate::rows::NodeDuty::Active`] |
+//! | 4B | node (8) | [`crate::rows::RemovedNodeRow`] |
+//! | 4C | group (4) | the group was placed by hand: a group id |
 //!
 //! Not here: what is in the rows ([`crate::rows`]).
 
@@ -81,6 +84,9 @@ pub(crate) enum Space {
     Alias = 0x47,
     JoinToken = 0x48,
     Setting = 0x49,
+    NodeDuty = 0x4A,
+    RemovedNode = 0x4B,
+    Pinned = 0x4C,
 }
 
 impl Space {
@@ -225,6 +231,18 @@ pub(crate) fn join_token(token_key: &[u8; 32]) -> Vec<u8> {
 
 pub(crate) fn setting(name: &str) -> Vec<u8> {
     Space::Setting.key(&[name.as_bytes()])
+}
+
+pub(crate) fn node_duty(node: NodeId) -> Vec<u8> {
+    Space::NodeDuty.key(&[&node.0.to_be_bytes()])
+}
+
+pub(crate) fn removed_node(node: NodeId) -> Vec<u8> {
+    Space::RemovedNode.key(&[&node.0.to_be_bytes()])
+}
+
+pub(crate) fn pinned(group: GroupId) -> Vec<u8> {
+    Space::Pinned.key(&[&group.0.to_be_bytes()])
 }
 
 #[cfg(test)]

@@ -239,6 +239,38 @@ pub struct NodeRow {
     pub address: String,
 }
 
+/// What a node's replicas are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeDuty {
+    /// It votes where the plan wants it to.
+    #[default]
+    Active,
+    /// It is to vote nowhere: others take its places. It follows all groups, and serves, until it is removed.
+    Leaving {
+        /// The node that takes its places where it can; any otherwise.
+        heir: Option<NodeId>,
+        /// Where nobody can take a place, the group goes on with fewer voters.
+        forced: bool,
+    },
+}
+
+/// A node that was removed. The row stays for ever: its id is never used again, nor its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedNodeRow {
+    /// The node.
+    pub node: NodeId,
+    /// Where it stood.
+    pub site: SiteId,
+    /// Its name; another node may have it now.
+    pub name: String,
+    /// Its public key (Ed25519), by which it is known when it hands in an island.
+    pub key: [u8; 32],
+    /// When it was removed, in op time.
+    pub removed: UnixMillis,
+    /// Whether it may still hand in what it accepted while it was cut off.
+    pub may_hand_in_islands: bool,
+}
+
 /// Where a group's replicas are to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupRow {

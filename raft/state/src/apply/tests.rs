@@ -1,6 +1,7 @@
 //! Tests of `apply`: stories of single rules here, random histories against a naive model in `histories`.
 
 mod directory;
+mod directory_nodes;
 mod edges;
 mod group;
 mod histories;

@@ -4,7 +4,7 @@ use core_types::{Address, Domain, GroupId, Incarnation, NodeId, SiteId, UnixMill
 
 use crate::apply::tx::{Halt, Tx, refuse};
 use crate::command::DirectoryOp;
-use crate::directory::{Reader, accounts};
+use crate::directory::{Reader, accounts, nodes};
 use crate::keys;
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::rows::{ClusterRow, DomainRow, GroupRow, JoinTokenRow, NodeRow, SiteRow};
@@ -69,6 +69,16 @@ pub(crate) fn apply(tx: &mut Tx<'_>, op: &DirectoryOp) -> Result<Outcome, Halt> 
         DirectoryOp::SetAlias { address, targets } => accounts::set_alias(tx, address, targets),
         DirectoryOp::RemoveAlias { address } => accounts::remove_alias(tx, address),
         DirectoryOp::SetSetting { name, value } => set_setting(tx, name, value.as_deref()),
+        DirectoryOp::SetNodeDuty { node, duty } => nodes::set_duty(tx, *node, *duty),
+        DirectoryOp::RemoveNode { node, forced } => nodes::remove(tx, *node, *forced),
+        DirectoryOp::ChangePlacement {
+            group,
+            expected,
+            voters,
+            learners,
+        } => nodes::change_placement(tx, *group, expected, voters, learners),
+        DirectoryOp::MoveVoter { group, from, to } => nodes::move_voter(tx, *group, *from, *to),
+        DirectoryOp::PinGroup { group, pinned } => nodes::pin(tx, *group, *pinned),
     }?;
     tx.effect(Effect::Directory);
     Ok(outcome)
@@ -170,8 +180,8 @@ fn add_join_token(
 fn join(tx: &mut Tx<'_>, token_key: &[u8; 32], node_key: &[u8; 32], address: &str) -> Result<Outcome, Halt> {
     let token = reader(tx).join_token(token_key)?.ok_or(Refusal::BadToken)?;
     if let Some((spender, node)) = token.spent {
-        // The answer was lost: whoever proves the same key may have it again.
-        return if spender == *node_key {
+        // The answer was lost: whoever proves the same key may have it again. Not once the node is removed.
+        return if spender == *node_key && reader(tx).node(node)?.is_some() {
             Ok(Outcome::NodeAdded { node })
         } else {
             refuse(Refusal::BadToken)
@@ -200,7 +210,9 @@ fn add_node(tx: &mut Tx<'_>, site: SiteId, name: &str, key: &[u8; 32], address: 
     if !tx.exists(&keys::site(site))? {
         return refuse(no_such("site", &site.0));
     }
-    if reader(tx).nodes()?.iter().any(|node| node.key == *key) {
+    let is_known = reader(tx).nodes()?.iter().any(|node| node.key == *key)
+        || reader(tx).removed_nodes()?.iter().any(|node| node.key == *key);
+    if is_known {
         return refuse(Refusal::AlreadyExists);
     }
     let node = cluster.next_node;
@@ -234,7 +246,12 @@ fn check_node_name(tx: &Tx<'_>, name: &str) -> Result<(), Halt> {
     Ok(())
 }
 
-fn set_placement(tx: &mut Tx<'_>, group: GroupId, voters: &[NodeId], learners: &[NodeId]) -> Result<Outcome, Halt> {
+pub(crate) fn set_placement(
+    tx: &mut Tx<'_>,
+    group: GroupId,
+    voters: &[NodeId],
+    learners: &[NodeId],
+) -> Result<Outcome, Halt> {
     let row = reader(tx).group(group)?.ok_or_else(|| no_such("group", &group))?;
     let replicas: std::collections::BTreeSet<NodeId> = voters.iter().chain(learners).copied().collect();
     if voters.is_empty() || replicas.len() != voters.len() + learners.len() {

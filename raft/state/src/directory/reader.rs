@@ -4,7 +4,10 @@ use core_types::{AccountId, Address, Domain, GroupId, KvRead, NodeId};
 
 use crate::directory::resolve::{self, Resolution};
 use crate::keys::{self, Space};
-use crate::rows::{AliasRow, ClusterRow, DirectoryAccountRow, DomainRow, GroupRow, JoinTokenRow, NodeRow, SiteRow};
+use crate::rows::{
+    AliasRow, ClusterRow, DirectoryAccountRow, DomainRow, GroupRow, JoinTokenRow, NodeDuty, NodeRow, RemovedNodeRow,
+    SiteRow,
+};
 use crate::store::{self, ReadError};
 
 /// Reads the directory group's state. Every method fails with [`ReadError`] when the engine does or the state is damaged.
@@ -39,6 +42,26 @@ impl<'a> Reader<'a> {
     /// A node.
     pub fn node(&self, node: NodeId) -> Result<Option<NodeRow>, ReadError> {
         store::load(self.view, &keys::node(node))
+    }
+
+    /// What a node's replicas are for.
+    pub fn duty(&self, node: NodeId) -> Result<NodeDuty, ReadError> {
+        Ok(store::load(self.view, &keys::node_duty(node))?.unwrap_or_default())
+    }
+
+    /// All nodes that were ever removed, by id.
+    pub fn removed_nodes(&self) -> Result<Vec<RemovedNodeRow>, ReadError> {
+        store::list(self.view, &Space::RemovedNode.range(&[]), usize::MAX)
+    }
+
+    /// A node that was removed.
+    pub fn removed_node(&self, node: NodeId) -> Result<Option<RemovedNodeRow>, ReadError> {
+        store::load(self.view, &keys::removed_node(node))
+    }
+
+    /// The groups that an administrator has placed by hand, by id.
+    pub fn pinned_groups(&self) -> Result<Vec<GroupId>, ReadError> {
+        store::list(self.view, &Space::Pinned.range(&[]), usize::MAX)
     }
 
     /// All groups, by id; the directory group is the first.

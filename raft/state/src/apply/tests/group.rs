@@ -80,3 +80,29 @@ fn an_op_for_another_kind_of_group_is_refused() {
         Outcome::Refused(Refusal::Invalid(_))
     ));
 }
+
+#[test]
+fn only_the_mailboxes_that_differ_have_other_digests() {
+    let with_mail = || {
+        let mut group = Group::with_ann();
+        group.create("Archive", 2);
+        group.deliver(1);
+        group.deliver(2);
+        group
+    };
+    let of = |group: &Group| {
+        let mut digests = digest::of_mailboxes(&group.engine).unwrap();
+        digests.sort();
+        digests
+    };
+    let (one, mut other) = (with_mail(), with_mail());
+    assert_eq!(of(&one).len(), 2);
+    assert_eq!(of(&one), of(&other));
+    other.ask(store_keyword(1, "seen"));
+    let different: Vec<_> = of(&other)
+        .into_iter()
+        .filter(|mailbox| !of(&one).contains(mailbox))
+        .collect();
+    assert_eq!(different.len(), 1);
+    assert_eq!((different[0].account, different[0].name.as_str()), (ANN, "INBOX"));
+}
