@@ -43,7 +43,7 @@ pub mod port {
 }
 
 /// Octets up to which a blob goes through the journal: few, so that both ways are gone.
-pub const INLINE_BYTES_MAX: usize = 8 * 1024;
+pub const INLINE_BYTES: usize = 8 * 1024;
 
 /// A computer.
 #[derive(Clone)]
@@ -193,7 +193,12 @@ impl Host {
     pub fn restore(&self, now: Duration, age: Duration) {
         let mut state = self.lock();
         let wanted = now.saturating_sub(age);
-        let image = state.images.iter().rev().find(|image| image.at <= wanted).or(state.images.first());
+        let image = state
+            .images
+            .iter()
+            .rev()
+            .find(|image| image.at <= wanted)
+            .or(state.images.first());
         let Some((disk, batches)) = image.map(|image| (image.disk.clone(), image.batches)) else {
             return;
         };
@@ -208,7 +213,10 @@ impl Host {
         state.engine = if broken {
             Arc::default()
         } else {
-            state.engine.after_power_loss(entropy).expect("an index in memory does not fail")
+            state
+                .engine
+                .after_power_loss(entropy)
+                .expect("an index in memory does not fail")
         };
         state.images.clear();
     }
@@ -441,7 +449,7 @@ fn scale() -> Scale {
         log_segment_bytes: 128 * 1024,
         blobs: BlobConfig {
             journal_segment_bytes: 64 * 1024,
-            inline_bytes_max: INLINE_BYTES_MAX,
+            inline_bytes_max: INLINE_BYTES,
             memory_bytes_max: 16 * 1024,
             ..BlobConfig::default()
         },

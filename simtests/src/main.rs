@@ -87,11 +87,19 @@ fn main() -> ExitCode {
         } else {
             totals.print();
         }
-        return if totals.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return if totals.failed.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
     }
     let totals = run_all(&cli);
     totals.print();
-    if totals.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if totals.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Each seed in a process of its own: one that panics in the middle of a simulated world takes only itself down.
@@ -102,7 +110,9 @@ fn run_all(cli: &Cli) -> Totals {
         for _ in 0..cli.jobs.max(1) {
             scope.spawn(|| {
                 loop {
-                    let Some(seed) = queue.lock().ok().and_then(|mut queue| queue.next()) else { break };
+                    let Some(seed) = queue.lock().ok().and_then(|mut queue| queue.next()) else {
+                        break;
+                    };
                     let report = in_a_child(seed, cli).unwrap_or_else(|error| Report {
                         seed,
                         violations: vec![format!("0: I34: {error}")],
@@ -121,7 +131,13 @@ fn run_all(cli: &Cli) -> Totals {
 fn in_a_child(seed: u64, cli: &Cli) -> Result<Report, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = std::process::Command::new(program);
-    command.args(["--child", "--seed", &seed.to_string(), "--seconds", &cli.seconds.to_string()]);
+    command.args([
+        "--child",
+        "--seed",
+        &seed.to_string(),
+        "--seconds",
+        &cli.seconds.to_string(),
+    ]);
     if cli.twice {
         command.arg("--twice");
     }
@@ -148,7 +164,9 @@ fn run_once_or_twice(plan: Plan, twice: bool) -> Report {
             report.hash, again.hash
         ));
         if let Some((one, other)) = report.lines.iter().zip(&again.lines).find(|(one, other)| one != other) {
-            report.violations.push(format!("0: the first difference:\n  {one}\n  {other}"));
+            report
+                .violations
+                .push(format!("0: the first difference:\n  {one}\n  {other}"));
         }
     }
     report
@@ -178,7 +196,11 @@ fn shrink_seed(schedule: Schedule) -> ExitCode {
     };
     let shrunk = shrink(&schedule, SHRINK_RUNS, |schedule| {
         let fails = kinds(&go(schedule)).contains(&wanted);
-        println!("# {} events: {}", schedule.events.len(), if fails { "fails" } else { "does not" });
+        println!(
+            "# {} events: {}",
+            schedule.events.len(),
+            if fails { "fails" } else { "does not" }
+        );
         fails
     });
     print!("{}", shrunk.schedule);
@@ -212,7 +234,11 @@ impl Totals {
             "seed {} {verdict} hash {} events {} simulated {:.0} s in {:.1} s",
             report.seed, report.hash, report.events, report.simulated, report.real
         );
-        let shown = if std::env::var_os("SIM_ALL").is_some() { usize::MAX } else { 8 };
+        let shown = if std::env::var_os("SIM_ALL").is_some() {
+            usize::MAX
+        } else {
+            8
+        };
         for violation in report.violations.iter().take(shown) {
             println!("    {violation}");
         }

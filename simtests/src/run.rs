@@ -63,7 +63,11 @@ impl Report {
             let _ = writeln!(text, "@count\t{count}\t{name}");
         }
         let (seed, hash, events) = (self.seed, &self.hash, self.events);
-        let _ = writeln!(text, "@run\t{seed}\t{hash}\t{events}\t{}\t{}", self.simulated, self.real);
+        let _ = writeln!(
+            text,
+            "@run\t{seed}\t{hash}\t{events}\t{}\t{}",
+            self.simulated, self.real
+        );
         text
     }
 
@@ -113,7 +117,11 @@ pub fn atlas(seconds: u64) -> Atlas {
     atlas.calm = Duration::from_secs(1);
     atlas.warm_up = Duration::from_secs(1);
     atlas.groups = 2;
-    atlas.knobs = vec![("groups".to_owned(), 2, 4), ("users".to_owned(), 2, 3), ("clients".to_owned(), 2, 6)];
+    atlas.knobs = vec![
+        ("groups".to_owned(), 2, 4),
+        ("users".to_owned(), 2, 3),
+        ("clients".to_owned(), 2, 6),
+    ];
     atlas
 }
 
@@ -188,7 +196,14 @@ impl Run {
         let hosts: Vec<Host> = (1..=NODES as u64)
             .map(|number| {
                 let address = sim.lookup(format!("node-{number}"));
-                Host::new(number, seed, address, self.groups, self.weather.clone(), self.trace.clone())
+                Host::new(
+                    number,
+                    seed,
+                    address,
+                    self.groups,
+                    self.weather.clone(),
+                    self.trace.clone(),
+                )
             })
             .collect();
         for host in &hosts {
@@ -240,7 +255,8 @@ impl Run {
         let outcome = Slot::default();
         let founding = found(addresses.clone(), hosts.to_vec(), self.users, outcome.clone());
         sim.client("founder", founding);
-        self.step_until(sim, FOUNDED_WITHIN, || outcome.is_set()).map_err(|error| format!("founding: {error}"))?;
+        self.step_until(sim, FOUNDED_WITHIN, || outcome.is_set())
+            .map_err(|error| format!("founding: {error}"))?;
         outcome.take()?;
         self.trace.note("run", "founded", "", &[]);
         // Load and faults.
@@ -298,7 +314,8 @@ impl Run {
             result.set(last_look(&nodes, users, &ledger).await);
             Ok(())
         });
-        self.step_until(sim, check::QUIET_WITHIN * 2, || outcome.is_set()).map_err(|error| format!("I32: {error}"))?;
+        self.step_until(sim, check::QUIET_WITHIN * 2, || outcome.is_set())
+            .map_err(|error| format!("I32: {error}"))?;
         outcome.take()
     }
 
@@ -375,7 +392,8 @@ impl Run {
                 }
             }
         }
-        self.weather.set(self.active.values().map(|(fault, _)| fault.clone()).collect());
+        self.weather
+            .set(self.active.values().map(|(fault, _)| fault.clone()).collect());
     }
 
     fn begin(&mut self, sim: &mut turmoil::Sim<'_>, hosts: &[Host], fault: &Fault) -> Option<RuleId> {
@@ -410,7 +428,11 @@ impl Run {
                 return Some(host(node).disk().add_rule(rule));
             }
             Fault::ShortRead { node } => {
-                return Some(host(node).disk().add_rule(FaultRule::always(Effect::ShortRead).permille(300)));
+                return Some(
+                    host(node)
+                        .disk()
+                        .add_rule(FaultRule::always(Effect::ShortRead).permille(300)),
+                );
             }
             Fault::BitFlip { node, what } => {
                 let entropy: &dyn Entropy = &self.entropy;
@@ -454,8 +476,12 @@ impl Run {
 
     fn lose_file(&self, host: &Host, what: Stored, cut: bool) {
         let entropy: &dyn Entropy = &self.entropy;
-        let paths: Vec<String> =
-            host.disk().paths().into_iter().filter(|path| path.starts_with(prefix(what))).collect();
+        let paths: Vec<String> = host
+            .disk()
+            .paths()
+            .into_iter()
+            .filter(|path| path.starts_with(prefix(what)))
+            .collect();
         let Some(path) = paths.get(usize::try_from(entropy.below(paths.len() as u64)).unwrap_or(0)) else {
             return;
         };
@@ -503,7 +529,9 @@ fn prefix(what: Stored) -> &'static str {
 
 /// A disk that is full or broken ends a node by design.
 fn is_of_the_disk(reason: &str) -> bool {
-    ["disk", "sync", "space", "injected", "i/o", "I/O", "room"].iter().any(|word| reason.contains(word))
+    ["disk", "sync", "space", "injected", "i/o", "I/O", "room"]
+        .iter()
+        .any(|word| reason.contains(word))
 }
 
 /// Between two images of the disks.
@@ -519,7 +547,10 @@ fn index_differences(hosts: &[Host], groups: u32) -> Vec<String> {
             let values: Vec<Option<&Vec<u8>>> = all.iter().map(|rows| rows.get(key)).collect();
             if values.windows(2).any(|pair| pair[0] != pair[1]) {
                 let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-                let text: Vec<String> = values.iter().map(|value| value.map_or("-".to_owned(), |value| hex(value))).collect();
+                let text: Vec<String> = values
+                    .iter()
+                    .map(|value| value.map_or("-".to_owned(), |value| hex(value)))
+                    .collect();
                 lines.push(format!("index of group {group}: {} {}", hex(key), text.join(" | ")));
             }
         }
@@ -548,7 +579,11 @@ impl Slot {
 
 /// Nodes join one after the other; then domain, accounts, mailboxes.
 async fn found(nodes: Vec<IpAddr>, hosts: Vec<Host>, users: usize, outcome: Slot) -> turmoil::Result {
-    outcome.set(founding(&nodes, &hosts, users).await.map_err(|failure| format!("founding: {failure}")));
+    outcome.set(
+        founding(&nodes, &hosts, users)
+            .await
+            .map_err(|failure| format!("founding: {failure}")),
+    );
     Ok(())
 }
 
@@ -556,7 +591,11 @@ async fn founding(nodes: &[IpAddr], hosts: &[Host], users: usize) -> Answer<()> 
     for host in hosts.iter().skip(1) {
         let body = format!("{{\"name\":\"{}\"}}", host.name());
         let answer = patient(nodes[0], "POST", "/v1/nodes", &body).await?;
-        let token = answer.split("\"token\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+        let token = answer
+            .split("\"token\":\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next())
+            .unwrap_or_default();
         host.set_token(token.to_owned());
         while host.running().is_none() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -591,7 +630,13 @@ async fn patient(node: IpAddr, method: &str, path: &str, body: &str) -> Answer<S
 }
 
 async fn last_look(nodes: &[IpAddr], users: usize, ledger: &Ledger) -> Result<(), String> {
-    check::quiet(nodes).await.map_err(|wrong| format!("I32: still wrong after the last fault: {wrong}"))?;
-    check::everything(nodes, users, ledger).await.map_err(|failure| format!("I32: reading: {failure}"))?;
-    check::still_works(nodes).await.map_err(|failure| format!("I32: a new delivery: {failure}"))
+    check::quiet(nodes)
+        .await
+        .map_err(|wrong| format!("I32: still wrong after the last fault: {wrong}"))?;
+    check::everything(nodes, users, ledger)
+        .await
+        .map_err(|failure| format!("I32: reading: {failure}"))?;
+    check::still_works(nodes)
+        .await
+        .map_err(|failure| format!("I32: a new delivery: {failure}"))
 }

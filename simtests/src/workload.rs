@@ -16,7 +16,7 @@ use crate::client::imap::{Fetched, Imap};
 use crate::client::pop3::Pop3;
 use crate::client::smtp::{Smtp, Taken};
 use crate::client::{Answer, Failure};
-use crate::host::INLINE_BYTES_MAX;
+use crate::host::INLINE_BYTES;
 use crate::trace::Trace;
 
 /// The mailboxes that every user has.
@@ -190,7 +190,9 @@ impl Ledger {
             let needed = least(mail).min(least(now));
             let there = found.get(token.as_str()).copied().unwrap_or(0);
             if there < needed {
-                wrong.push(format!("I01/I13: {token} is {there} times in {place}, acknowledged {needed} times"));
+                wrong.push(format!(
+                    "I01/I13: {token} is {there} times in {place}, acknowledged {needed} times"
+                ));
             }
         }
         for (token, there) in &found {
@@ -203,7 +205,9 @@ impl Ledger {
             };
             let allowed = most(before).max(most(after));
             if *there > allowed {
-                wrong.push(format!("I04/I05: {token} is {there} times in {place}, at most {allowed} can be"));
+                wrong.push(format!(
+                    "I04/I05: {token} is {there} times in {place}, at most {allowed} can be"
+                ));
             }
         }
         let numbers = &mut book.numbers;
@@ -214,7 +218,10 @@ impl Ledger {
             wrong.push(format!("U3: UIDVALIDITY of {place} was {known} and is {validity}"));
         }
         for (uid, token) in &listing.messages {
-            let meaning = numbers.meaning.entry((user, mailbox, validity, *uid)).or_insert_with(|| token.clone());
+            let meaning = numbers
+                .meaning
+                .entry((user, mailbox, validity, *uid))
+                .or_insert_with(|| token.clone());
             if meaning != token {
                 wrong.push(format!("U1: UID {uid} in {place} was {meaning} and is {token}"));
             }
@@ -222,7 +229,10 @@ impl Ledger {
         let uids: BTreeSet<u32> = listing.messages.iter().map(|(uid, _)| *uid).collect();
         let entry = numbers.announced.entry((node, user, mailbox, validity)).or_default();
         for uid in uids.iter().filter(|uid| **uid < entry.0 && entry.1.contains(uid)) {
-            wrong.push(format!("U2: UID {uid} became visible in {place} after UIDNEXT {} was announced", entry.0));
+            wrong.push(format!(
+                "U2: UID {uid} became visible in {place} after UIDNEXT {} was announced",
+                entry.0
+            ));
         }
         if listing.uid_next > entry.0 {
             let absent = (entry.0.max(1)..listing.uid_next).filter(|uid| !uids.contains(uid));
@@ -232,7 +242,10 @@ impl Ledger {
         if let Some(uid) = uids.iter().next_back()
             && *uid >= listing.uid_next
         {
-            wrong.push(format!("UID {uid} is not below UIDNEXT {} in {place}", listing.uid_next));
+            wrong.push(format!(
+                "UID {uid} is not below UIDNEXT {} in {place}",
+                listing.uid_next
+            ));
         }
         drop(book);
         for text in wrong {
@@ -241,9 +254,18 @@ impl Ledger {
     }
 
     fn check_uidl(&self, user: usize, id: &str, token: &str) {
-        let known = self.book().numbers.uidl.entry((user, id.to_owned())).or_insert_with(|| token.to_owned()).clone();
+        let known = self
+            .book()
+            .numbers
+            .uidl
+            .entry((user, id.to_owned()))
+            .or_insert_with(|| token.to_owned())
+            .clone();
         if known != token {
-            self.violation(format!("I11: unique id {id} of {} was {known} and is {token}", address(user)));
+            self.violation(format!(
+                "I11: unique id {id} of {} was {known} and is {token}",
+                address(user)
+            ));
         }
     }
 }
@@ -282,7 +304,10 @@ pub async fn list(imap: &mut Imap, mailbox: &str) -> Answer<(Listing, Vec<Fetche
     } else {
         imap.fetch("1:*", true).await?
     };
-    let messages = fetched.iter().map(|message| (message.uid, token_of(&message.body))).collect();
+    let messages = fetched
+        .iter()
+        .map(|message| (message.uid, token_of(&message.body)))
+        .collect();
     let listing = Listing {
         uid_validity,
         uid_next,
@@ -341,7 +366,12 @@ impl Client {
             };
             let (name, result) = result;
             let text = result.as_ref().map_or_else(ToString::to_string, |()| "ok".to_owned());
-            self.trace.note(&format!("client-{}", self.number), name, &format!("node {} {text}", node + 1), &[]);
+            self.trace.note(
+                &format!("client-{}", self.number),
+                name,
+                &format!("node {} {text}", node + 1),
+                &[],
+            );
             match result {
                 Ok(()) => self.ledger.count(name),
                 Err(Failure::Protocol(text)) => self.ledger.violation(format!("{name} at node {}: {text}", node + 1)),
@@ -356,7 +386,11 @@ impl Client {
         let token = format!("m{}-{}", self.number, self.made);
         let mut bytes = format!("From: a@example.org\r\nSubject: {token}\r\nX-Token: {token}\r\n\r\n").into_bytes();
         // Some are too large for the blob journal, and do not compress.
-        let length = if self.below(12) == 0 { INLINE_BYTES_MAX + self.below(20_000) } else { self.below(1500) };
+        let length = if self.below(12) == 0 {
+            INLINE_BYTES + self.below(20_000)
+        } else {
+            self.below(1500)
+        };
         let mut noise = vec![0; length / 2];
         self.entropy.fill(&mut noise);
         for (index, byte) in noise.iter().enumerate() {
@@ -378,7 +412,9 @@ impl Client {
         // One token for each recipient, so that each message has one owner; the bytes are the same.
         let tokens: Vec<String> = to.iter().map(|user| format!("{token}/{user}")).collect();
         let result = async {
-            let mut smtp = Smtp::connect(self.nodes[node], lmtp).await.map_err(|failure| Failure::Refused(failure.to_string()))?;
+            let mut smtp = Smtp::connect(self.nodes[node], lmtp)
+                .await
+                .map_err(|failure| Failure::Refused(failure.to_string()))?;
             for (user, token) in to.iter().zip(&tokens) {
                 self.ledger.begin_arrival(token, *user, "INBOX", Arc::clone(&bytes));
             }
@@ -410,7 +446,8 @@ impl Client {
         let mailbox = MAILBOXES[self.below(MAILBOXES.len())];
         let result = async {
             let mut imap = self.login(node).await?;
-            self.ledger.begin_arrival(&token, self.user(), mailbox, Arc::clone(&bytes));
+            self.ledger
+                .begin_arrival(&token, self.user(), mailbox, Arc::clone(&bytes));
             let answer = imap.append(mailbox, "", &bytes).await;
             let outcome = answer.map(|_| Taken::Delivered);
             self.ledger.end_arrival(&token, mailbox, &outcome);
@@ -443,7 +480,10 @@ impl Client {
             .iter()
             .filter(|(token, mail)| mail.user == self.user() && owner(token, self.clients, self.users) == self.number)
             .flat_map(|(token, mail)| {
-                mail.places.iter().filter(|(_, bounds)| bounds.most > 0).map(|(mailbox, _)| (token.clone(), *mailbox))
+                mail.places
+                    .iter()
+                    .filter(|(_, bounds)| bounds.most > 0)
+                    .map(|(mailbox, _)| (token.clone(), *mailbox))
             })
             .collect();
         (!mine.is_empty()).then(|| mine[self.below(mine.len())].clone())
@@ -457,7 +497,9 @@ impl Client {
 
     async fn flag(&self, node: usize) -> (&'static str, Answer<()>) {
         let result = async {
-            let Some((token, mailbox)) = self.pick() else { return Ok(()) };
+            let Some((token, mailbox)) = self.pick() else {
+                return Ok(());
+            };
             let mut imap = self.login(node).await?;
             imap.select(mailbox).await?;
             let uids = self.exact(&mut imap, &token).await?;
@@ -465,9 +507,11 @@ impl Client {
                 return Ok(());
             }
             let set = self.below(3) > 0;
-            self.ledger.change(&token, |mail| mail.place(mailbox).flagged = Known::Maybe);
+            self.ledger
+                .change(&token, |mail| mail.place(mailbox).flagged = Known::Maybe);
             let sign = if set { '+' } else { '-' };
-            imap.command(&format!("UID STORE {} {sign}FLAGS (\\Flagged)", join(&uids))).await?;
+            imap.command(&format!("UID STORE {} {sign}FLAGS (\\Flagged)", join(&uids)))
+                .await?;
             self.ledger.change(&token, |mail| {
                 let place = mail.place(mailbox);
                 // More may be there than were found: unknown arrivals.
@@ -492,13 +536,19 @@ impl Client {
         }
         let bare = token.split('/').next().unwrap_or_default();
         let fetched = imap.fetch(&join(&candidates), true).await?;
-        Ok(fetched.iter().filter(|message| token_of(&message.body) == bare).map(|message| message.uid).collect())
+        Ok(fetched
+            .iter()
+            .filter(|message| token_of(&message.body) == bare)
+            .map(|message| message.uid)
+            .collect())
     }
 
     async fn transfer(&self, node: usize, moves: bool) -> (&'static str, Answer<()>) {
         let name = if moves { "move" } else { "copy" };
         let result = async {
-            let Some((token, from)) = self.pick() else { return Ok(()) };
+            let Some((token, from)) = self.pick() else {
+                return Ok(());
+            };
             let to = MAILBOXES[self.below(MAILBOXES.len())];
             if from == to {
                 return Ok(());
@@ -510,7 +560,11 @@ impl Client {
             self.ledger.change(&token, |mail| {
                 let flagged = mail.place(from).flagged;
                 let target = mail.place(to);
-                target.flagged = if target.most == 0 || target.flagged == flagged { flagged } else { Known::Maybe };
+                target.flagged = if target.most == 0 || target.flagged == flagged {
+                    flagged
+                } else {
+                    Known::Maybe
+                };
                 target.most += 1;
                 if moves {
                     mail.place(from).least -= 1;
@@ -548,7 +602,9 @@ impl Client {
 
     async fn expunge(&self, node: usize) -> (&'static str, Answer<()>) {
         let result = async {
-            let Some((token, mailbox)) = self.pick() else { return Ok(()) };
+            let Some((token, mailbox)) = self.pick() else {
+                return Ok(());
+            };
             let mut imap = self.login(node).await?;
             imap.select(mailbox).await?;
             let uids = self.exact(&mut imap, &token).await?;
@@ -624,7 +680,10 @@ impl Client {
 /// The client that changes a token.
 fn owner(token: &str, clients: usize, users: usize) -> usize {
     let user: usize = token.rsplit('/').next().and_then(|user| user.parse().ok()).unwrap_or(0);
-    let number: usize = token.chars().filter(char::is_ascii_digit).fold(0, |sum, digit| sum * 7 + digit as usize);
+    let number: usize = token
+        .chars()
+        .filter(char::is_ascii_digit)
+        .fold(0, |sum, digit| sum * 7 + digit as usize);
     let mine: Vec<usize> = (0..clients).filter(|client| client % users == user).collect();
     mine.get(number % mine.len().max(1)).copied().unwrap_or(0)
 }
@@ -649,7 +708,11 @@ pub fn check_bytes(ledger: &Ledger, fetched: &[Fetched], user: usize) {
             ledger.violation(format!("I06: the bytes of {token} are not what was sent"));
         }
         if message.size != message.body.len() as u64 {
-            ledger.violation(format!("RFC822.SIZE of {token} is {}, its bytes are {}", message.size, message.body.len()));
+            ledger.violation(format!(
+                "RFC822.SIZE of {token} is {}, its bytes are {}",
+                message.size,
+                message.body.len()
+            ));
         }
     }
 }

@@ -160,7 +160,9 @@ impl Imap {
                 self.view.uids.resize(sequence, None);
             }
             "EXPUNGE" => {
-                let quiet = ["FETCH", "STORE", "SEARCH"].iter().any(|name| command.starts_with(name));
+                let quiet = ["FETCH", "STORE", "SEARCH"]
+                    .iter()
+                    .any(|name| command.starts_with(name));
                 if quiet {
                     return wrong("EXPUNGE during FETCH, STORE or SEARCH");
                 }
@@ -212,7 +214,9 @@ impl Imap {
                 continue;
             }
             let text = response.text.as_str();
-            let flags = after(text, "FLAGS (").and_then(|rest| rest.split(')').next()).unwrap_or_default();
+            let flags = after(text, "FLAGS (")
+                .and_then(|rest| rest.split(')').next())
+                .unwrap_or_default();
             let mut flags: Vec<String> = flags
                 .split(' ')
                 .filter(|flag| !flag.is_empty() && *flag != "\\Recent")
@@ -222,7 +226,10 @@ impl Imap {
             messages.push(Fetched {
                 uid: after(text, "UID ").map_or(0, number),
                 flags,
-                date: after(text, "INTERNALDATE \"").and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned(),
+                date: after(text, "INTERNALDATE \"")
+                    .and_then(|rest| rest.split('"').next())
+                    .unwrap_or_default()
+                    .to_owned(),
                 size: after(text, "RFC822.SIZE ").map_or(0, number).into(),
                 body: response.literals.into_iter().next().unwrap_or_default(),
             });
@@ -250,7 +257,10 @@ impl Imap {
         self.stream.send(message).await?;
         self.stream.send(b"\r\n").await?;
         let responses = self.finish(&tag, "APPEND").await?;
-        let last = responses.last().map(|response| response.text.clone()).unwrap_or_default();
+        let last = responses
+            .last()
+            .map(|response| response.text.clone())
+            .unwrap_or_default();
         let numbers: Vec<u32> = after(&last, "[APPENDUID ")
             .and_then(|rest| rest.split(']').next())
             .unwrap_or_default()
@@ -267,7 +277,10 @@ impl Imap {
     pub async fn die_in_append(mut self, mailbox: &str, message: &[u8]) {
         let _ = self.send(&format!("APPEND {mailbox} {{{}}}", message.len())).await;
         let _ = self.response().await;
-        let _ = self.stream.send(message.get(..message.len() / 2).unwrap_or_default()).await;
+        let _ = self
+            .stream
+            .send(message.get(..message.len() / 2).unwrap_or_default())
+            .await;
     }
 
     /// `UID SEARCH`
@@ -276,7 +289,9 @@ impl Imap {
     /// [`Failure`]
     pub async fn search(&mut self, keys: &str) -> Answer<Vec<u32>> {
         let responses = self.command(&format!("UID SEARCH {keys}")).await?;
-        let found = responses.iter().find_map(|response| response.text.strip_prefix("* SEARCH"));
+        let found = responses
+            .iter()
+            .find_map(|response| response.text.strip_prefix("* SEARCH"));
         Ok(found.unwrap_or_default().split_ascii_whitespace().map(number).collect())
     }
 

@@ -30,7 +30,11 @@ impl Smtp {
         let stream = Stream::connect(node, if lmtp { port::LMTP } else { port::SMTP }).await?;
         let mut smtp = Self { stream, lmtp };
         smtp.expect(220).await?;
-        let hello = if lmtp { "LHLO client.example.org\r\n" } else { "EHLO client.example.org\r\n" };
+        let hello = if lmtp {
+            "LHLO client.example.org\r\n"
+        } else {
+            "EHLO client.example.org\r\n"
+        };
         smtp.stream.send(hello.as_bytes()).await?;
         smtp.expect(250).await?;
         Ok(smtp)
@@ -59,11 +63,17 @@ impl Smtp {
     /// # Errors
     /// [`Failure`] for all of them.
     pub async fn deliver(&mut self, from: &str, to: &[String], message: &[u8]) -> Answer<Vec<Answer<Taken>>> {
-        self.stream.send(format!("MAIL FROM:<{from}>\r\n").as_bytes()).await.map_err(nothing)?;
+        self.stream
+            .send(format!("MAIL FROM:<{from}>\r\n").as_bytes())
+            .await
+            .map_err(nothing)?;
         self.expect(250).await.map_err(nothing)?;
         let mut outcomes = Vec::new();
         for recipient in to {
-            self.stream.send(format!("RCPT TO:<{recipient}>\r\n").as_bytes()).await.map_err(nothing)?;
+            self.stream
+                .send(format!("RCPT TO:<{recipient}>\r\n").as_bytes())
+                .await
+                .map_err(nothing)?;
             outcomes.push(match self.reply().await.map_err(nothing)? {
                 (250, _) => Ok(Taken::Queued),
                 (_, line) => Err(Failure::Refused(line)),
@@ -77,7 +87,11 @@ impl Smtp {
         self.stream.send(message).await.map_err(nothing)?;
         // From here on it may be delivered, whatever we hear.
         self.stream.send(b".\r\n").await?;
-        let replies = if self.lmtp { outcomes.iter().filter(|outcome| outcome.is_ok()).count() } else { 1 };
+        let replies = if self.lmtp {
+            outcomes.iter().filter(|outcome| outcome.is_ok()).count()
+        } else {
+            1
+        };
         let mut said = Vec::new();
         for _ in 0..replies {
             said.push(match self.reply().await {
@@ -97,7 +111,10 @@ impl Smtp {
             }
             outcome.clone_from(&last);
             // A refusal over SMTP of several recipients may come after some of them were served.
-            if !self.lmtp && to.len() > 1 && let Err(Failure::Refused(line)) = outcome {
+            if !self.lmtp
+                && to.len() > 1
+                && let Err(Failure::Refused(line)) = outcome
+            {
                 *outcome = Err(Failure::Unknown(line.clone()));
             }
         }
@@ -106,7 +123,10 @@ impl Smtp {
 
     /// Dies in the middle of the message.
     pub async fn die_in_data(mut self, from: &str, to: &str, part: &[u8]) {
-        let _ = self.stream.send(format!("MAIL FROM:<{from}>\r\nRCPT TO:<{to}>\r\n").as_bytes()).await;
+        let _ = self
+            .stream
+            .send(format!("MAIL FROM:<{from}>\r\nRCPT TO:<{to}>\r\n").as_bytes())
+            .await;
         let _ = self.reply().await;
         let _ = self.reply().await;
         let _ = self.stream.send(b"DATA\r\n").await;
