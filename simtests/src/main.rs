@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use clap::Parser;
 use oracle::schedule::{Schedule, shrink};
-use simtests::run::{Plan, Report, atlas, run};
+use simtests::run::{Plan, Report, run, schedule as schedule_of};
 
 /// Deterministic simulation of whole clusters.
 #[derive(Debug, Parser)]
@@ -65,15 +65,15 @@ fn main() -> ExitCode {
         }
     };
     if let (true, Some(seed)) = (cli.print, cli.seed) {
-        print!("{}", atlas(cli.seconds).schedule(seed));
+        print!("{}", schedule_of(seed, cli.seconds));
         return ExitCode::SUCCESS;
     }
     if let (true, Some(seed)) = (cli.shrink, cli.seed) {
-        return shrink_seed(schedule.unwrap_or_else(|| atlas(cli.seconds).schedule(seed)));
+        return shrink_seed(schedule.unwrap_or_else(|| schedule_of(seed, cli.seconds)));
     }
     if let Some(seed) = cli.seed {
         let plan = Plan {
-            schedule: schedule.unwrap_or_else(|| atlas(cli.seconds).schedule(seed)),
+            schedule: schedule.unwrap_or_else(|| schedule_of(seed, cli.seconds)),
             keep_trace: cli.trace,
         };
         let report = run_once_or_twice(plan, cli.twice);

@@ -1,10 +1,10 @@
 //! Without this no seed is worth anything: one seed is one history, to the last datagram and disk call.
 
-use simtests::run::{Plan, Report, atlas, run};
+use simtests::run::{Plan, Report, run, schedule};
 
 fn history(seed: u64) -> Report {
     run(Plan {
-        schedule: atlas(12).schedule(seed),
+        schedule: schedule(seed, 12),
         keep_trace: false,
     })
 }

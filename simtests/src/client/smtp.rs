@@ -110,6 +110,10 @@ impl Smtp {
                 last = reply;
             }
             outcome.clone_from(&last);
+            // One reply for several recipients names the first only: the others may be queued.
+            if !self.lmtp && to.len() > 1 && *outcome == Ok(Taken::Delivered) {
+                *outcome = Ok(Taken::Queued);
+            }
             // A refusal over SMTP of several recipients may come after some of them were served.
             if !self.lmtp
                 && to.len() > 1
