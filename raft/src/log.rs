@@ -614,6 +614,12 @@ impl SharedLog {
         self.inner.lock().index.forget_cached();
     }
 
+    /// Whose log it is.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.inner.config.node
+    }
+
     /// The pool that blocking reads belong on.
     #[must_use]
     pub fn pool(&self) -> Arc<dyn BlockingPool> {

@@ -87,10 +87,21 @@ impl RaftLogReader<TypeConfig> for LogStore {
         self.read(to_range(&range), usize::MAX).await
     }
 
+    /// A leader's own vote is read back as that of a candidate: a node that starts follows until it is elected again. Its log may
+    /// be an older image of the one with which it led, and openraft would let it lead on in the same term, with other entries
+    /// under the numbers of those that were acknowledged.
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
         let vote = self.log.state(self.key).and_then(|state| state.vote);
-        vote.map(|bytes| codec::decode(VOTE_VERSION, &bytes, VOTE_BYTES_MAX).map_err(io::Error::other))
-            .transpose()
+        let vote =
+            vote.map(|bytes| codec::decode::<Vote>(VOTE_VERSION, &bytes, VOTE_BYTES_MAX).map_err(io::Error::other));
+        let vote = vote.transpose()?;
+        Ok(vote.map(|vote| match vote.leader_id.voted_for == self.log.node().0 {
+            true => Vote {
+                committed: false,
+                ..vote
+            },
+            false => vote,
+        }))
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {

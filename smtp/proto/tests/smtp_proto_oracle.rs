@@ -142,7 +142,9 @@ fn ours(mail: &[u8], rcpt: &[u8]) -> Option<Transaction> {
             let mut asked = false;
             for action in std::mem::take(&mut actions) {
                 match action {
-                    Action::CheckSender { .. } | Action::CheckRecipient { .. } => asked = true,
+                    Action::CheckSender { .. } | Action::CheckRecipient { .. } | Action::CheckRoom { .. } => {
+                        asked = true;
+                    }
                     Action::DataBegin(begun) => transaction = Some(*begun),
                     _ => {}
                 }
