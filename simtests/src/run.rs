@@ -533,9 +533,10 @@ impl Run {
         let host = |node: &u64| &hosts[usize::try_from(node - 1).unwrap_or(0)];
         for node in fault.down() {
             let host = host(&node);
-            // The power is on again, whether it went off meanwhile or not.
-            if matches!(fault, Fault::PowerOffAfter { .. }) && sim.is_host_running(host.name()) {
-                self.kill(sim, host, true);
+            // The power is on again, whether it went off meanwhile or not; and who stops for too long is killed.
+            let power_loss = matches!(fault, Fault::PowerOffAfter { .. });
+            if (power_loss || matches!(fault, Fault::Restart { .. })) && sim.is_host_running(host.name()) {
+                self.kill(sim, host, power_loss);
             }
             self.start(sim, host);
         }

@@ -165,6 +165,18 @@ async fn what_was_flushed_is_there_after_a_crash_and_a_mark_without_its_entry_sa
 }
 
 #[tokio::test]
+async fn a_leader_that_starts_again_is_a_candidate_and_anothers_vote_is_as_it_was() {
+    let log = open(Arc::new(FaultyDisk::new()), Arc::new(InlinePool));
+    let this = log.node().0;
+    let mut store = LogStore::open(log, key(1), Arc::default()).await.unwrap();
+    store.save_vote(&Vote::new_committed(3, this)).await.unwrap();
+    assert_eq!(store.read_vote().await.unwrap(), Some(Vote::new(3, this)));
+    let another = Vote::new_committed(4, this + 1);
+    store.save_vote(&another).await.unwrap();
+    assert_eq!(store.read_vote().await.unwrap(), Some(another));
+}
+
+#[tokio::test]
 async fn a_long_log_is_streamed_in_pieces_and_in_order() {
     let log = open(Arc::new(FaultyDisk::new()), Arc::new(InlinePool));
     let mut store = LogStore::open(log, key(1), Arc::default()).await.unwrap();
