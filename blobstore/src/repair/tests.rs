@@ -324,7 +324,8 @@ async fn what_is_missed_while_everything_is_compared_is_found_by_the_next_compar
     assert!(!cluster.nodes[&NodeId(1)].repair.is_whole_here());
     cluster.round(NodeId(1)).await;
     assert!(cluster.nodes[&NodeId(1)].repair.is_whole_here());
-    assert_eq!(cluster.holders(*lock(&cluster.referenced.0).first().unwrap()).await, 3);
+    let first = *lock(&cluster.referenced.0).first().unwrap();
+    assert_eq!(cluster.holders(first).await, 3);
     assert_eq!(cluster.naive().await, (0, 0));
 }
 
