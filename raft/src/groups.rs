@@ -443,7 +443,18 @@ impl Inner {
         ));
         let machine = Machine::open(Arc::clone(&replica))?;
         let last = store.get_log_state().await.map_err(|error| failed(error.to_string()))?;
-        if let Err(error) = machine.save_what_the_log_lacks(last.last_log_id).await {
+        if let Some(purged) = last.last_purged_log_id
+            && machine.has().is_none_or(|has| has < purged)
+        {
+            return Err(needs_repair(format!(
+                "the log begins behind entry {}, and neither index nor snapshot has what was before",
+                purged.index
+            )));
+        }
+        if let Err(error) = machine
+            .save_what_the_log_lacks(last.last_log_id, last.last_purged_log_id)
+            .await
+        {
             if is_full(&error) {
                 found_full.store(true, Ordering::Release);
             }

@@ -85,15 +85,26 @@ impl Machine {
         Ok(machine)
     }
 
-    /// The index can be ahead of the log: entries that others had committed were applied, and then found no room in the log
-    /// here, or were lost from it in a power loss. openraft then counts the log as purged up to what is applied; so a
-    /// snapshot of that has to be there first, as before any purge.
-    pub(crate) async fn save_what_the_log_lacks(&self, last: Option<LogId>) -> io::Result<()> {
+    /// How far index or snapshot reach.
+    pub(crate) fn has(&self) -> Option<LogId> {
         let saved = self
             .replica
             .current_snapshot()
             .and_then(|file| file.header.meta.last_log_id);
-        if self.row.applied <= last || self.row.applied <= saved {
+        self.row.applied.max(saved)
+    }
+
+    /// Makes a snapshot of what neither the log nor a snapshot has, so that a lost index can be made again.
+    ///
+    /// The index can be ahead of the log: entries that others had committed were applied, and then found no room in the log
+    /// here, or were lost from it in a power loss; openraft then counts the log as purged up to what is applied. And the
+    /// snapshot up to which it was purged can be lost.
+    pub(crate) async fn save_what_the_log_lacks(&self, last: Option<LogId>, purged: Option<LogId>) -> io::Result<()> {
+        let saved = self
+            .replica
+            .current_snapshot()
+            .and_then(|file| file.header.meta.last_log_id);
+        if self.row.applied <= saved || (self.row.applied <= last && purged <= saved) {
             return Ok(());
         }
         self.builder(true).build().await.map(drop)
