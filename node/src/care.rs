@@ -103,9 +103,14 @@ impl Health {
         self.lock().manifest_gaps.iter().copied().collect()
     }
 
-    /// A group that is placed here could not be opened; why.
-    pub(crate) fn not_opened(&self, group: GroupId, reason: String) {
-        self.lock().not_opened.insert(group, reason);
+    /// A group that is placed here could not be opened; why. Returns whether that is news.
+    pub(crate) fn not_opened(&self, group: GroupId, reason: String) -> bool {
+        self.lock().not_opened.insert(group, reason.clone()) != Some(reason)
+    }
+
+    /// A group was opened.
+    pub(crate) fn opened(&self, group: GroupId) {
+        self.lock().not_opened.remove(&group);
     }
 
     pub(crate) fn all_not_opened(&self) -> Vec<(GroupId, String)> {

@@ -157,6 +157,7 @@ pub(crate) async fn follow_directory(parts: Arc<Parts>) {
     };
     loop {
         let again = renew_members(&parts).await;
+        let mut again_at = again.then(|| Instant::now() + AGAIN);
         for (group, incarnation) in placed_here(&parts).await {
             if parts.groups.group(group).is_none()
                 && !parts.ailments.contains(group)
@@ -165,17 +166,17 @@ pub(crate) async fn follow_directory(parts: Arc<Parts>) {
                     .await
             {
                 parts.not_opened(group, &error);
+                // Room on the disk, for one, comes back without a word.
+                again_at.get_or_insert_with(|| Instant::now() + OPEN_AGAIN);
             }
         }
-        let again_at = Instant::now() + AGAIN;
         loop {
-            let next = if again {
-                match timeout_at(again_at, effects.recv()).await {
+            let next = match again_at {
+                Some(at) => match timeout_at(at, effects.recv()).await {
                     Ok(next) => next,
                     Err(_) => break,
-                }
-            } else {
-                effects.recv().await
+                },
+                None => effects.recv().await,
             };
             match next {
                 Ok(changes)
@@ -193,3 +194,5 @@ pub(crate) async fn follow_directory(parts: Arc<Parts>) {
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two attempts to take over members that were not confirmed.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Between two attempts to open a group that could not be opened.
+const OPEN_AGAIN: Duration = Duration::from_secs(10);

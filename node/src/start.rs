@@ -364,6 +364,7 @@ impl Parts {
     ) -> Result<Group, StartError> {
         match self.groups.open_group(group, incarnation, kind).await {
             Ok(opened) => {
+                self.health.opened(group);
                 self.attend(&opened, kind, tasks);
                 Ok(opened)
             }
@@ -392,9 +393,8 @@ impl Parts {
     /// One group that is not open here does not keep the others from working.
     pub(crate) fn not_opened(&self, group: GroupId, error: &StartError) {
         // One that is repaired was told of.
-        if !self.ailments.contains(group) {
-            tracing::error!(%group, %error, "the group was not opened");
-            self.health.not_opened(group, error.to_string());
+        if !self.ailments.contains(group) && self.health.not_opened(group, error.to_string()) {
+            tracing::error!(%group, %error, "the group was not opened; it is tried again");
         }
     }
 

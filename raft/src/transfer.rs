@@ -1,6 +1,6 @@
 //! Snapshots on their way between nodes: chunks of the file, each a request of its own, resumable where the last one ended.
 //!
-//! The receiver writes into `snapshots/<group>-<incarnation>.incoming`. A chunk that it has is passed over; one that leaves a
+//! The receiver writes into `snapshots/<group>-<incarnation>-incoming`. A chunk that it has is passed over; one that leaves a
 //! gap, overflows, or would go beyond the announced length is refused, and what was received is dropped. Nothing is installed
 //! before length, structure and hash of the whole file were verified.
 //! Not here: what is done with a whole file ([`crate::machine`]).

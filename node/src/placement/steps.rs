@@ -41,8 +41,25 @@ pub(crate) enum Step {
     Voters(BTreeSet<NodeId>),
 }
 
-/// The next step.
+/// The next step. Voters of whom no majority can be reached are never asked for: the change would not come to its end, and
+/// the group could do nothing else, not even take it back.
 pub(crate) fn next(scene: &Scene) -> Step {
+    match wished(scene) {
+        Step::Voters(voters) if !has_majority(scene, &voters) => {
+            Step::Wait("a majority of those that would vote cannot be reached".to_owned())
+        }
+        step => step,
+    }
+}
+
+fn has_majority(scene: &Scene, voters: &BTreeSet<NodeId>) -> bool {
+    let there = voters
+        .iter()
+        .filter(|node| **node == scene.me || scene.reachable.contains(node));
+    there.count() * 2 > voters.len()
+}
+
+fn wished(scene: &Scene) -> Step {
     let coming: BTreeSet<NodeId> = scene.wanted.difference(&scene.voting).copied().collect();
     let leaving: BTreeSet<NodeId> = scene.voting.difference(&scene.wanted).copied().collect();
     if scene.wanted.is_empty() || (coming.is_empty() && leaving.is_empty()) {
@@ -141,6 +158,17 @@ mod tests {
 
     fn waits(step: &Step) -> bool {
         matches!(step, Step::Wait(_))
+    }
+
+    #[test]
+    fn nobody_leaves_when_the_rest_could_not_go_on() {
+        // Node 2 is away for a moment, and node 3 is forced out: 1 and 2 would have to agree.
+        let mut scene = scene(1, &[1, 2, 3], &[1, 2], &[]);
+        scene.forced = nodes(&[3]);
+        scene.reachable = nodes(&[1, 3]);
+        assert!(matches!(next(&scene), Step::Wait(_)), "{:?}", next(&scene));
+        scene.reachable = nodes(&[1, 2]);
+        assert_eq!(next(&scene), to(&[1, 2]));
     }
 
     #[test]
