@@ -291,7 +291,7 @@ impl Run {
         let outcome = Slot::default();
         let founding = found(addresses.clone(), hosts.to_vec(), self.users, outcome.clone());
         sim.client("founder", founding);
-        self.step_until(sim, FOUNDED_WITHIN, || outcome.is_set())
+        self.step_until(sim, hosts, FOUNDED_WITHIN, || outcome.is_set())
             .map_err(|error| format!("founding: {error}"))?;
         outcome.take()?;
         self.trace.note("run", "founded", "", &[]);
@@ -340,7 +340,7 @@ impl Run {
         }
         self.trace.note("run", "healed", "", &[]);
         stop.store(true, Ordering::Relaxed);
-        self.step_until(sim, CLIENTS_END_WITHIN, || clients.iter().all(Slot::is_set))
+        self.step_until(sim, hosts, CLIENTS_END_WITHIN, || clients.iter().all(Slot::is_set))
             .map_err(|error| format!("I33: a client's operation did not end: {error}"))?;
         // Quiet, and the last look.
         let outcome = Slot::default();
@@ -350,7 +350,7 @@ impl Run {
             result.set(last_look(&nodes, users, &ledger).await);
             Ok(())
         });
-        self.step_until(sim, check::QUIET_WITHIN * 2, || outcome.is_set())
+        self.step_until(sim, hosts, check::QUIET_WITHIN * 2, || outcome.is_set())
             .map_err(|error| format!("I32: {error}"))?;
         outcome.take()
     }
@@ -362,11 +362,16 @@ impl Run {
     fn step_until(
         &mut self,
         sim: &mut turmoil::Sim<'_>,
+        hosts: &[Host],
         within: Duration,
         done: impl Fn() -> bool,
     ) -> Result<(), String> {
         let deadline = sim.elapsed() + within;
         while !done() {
+            // A node that a fault made stop only now is started again, as whatever supervises it would.
+            if sim.elapsed().subsec_millis() % 500 == 0 {
+                hosts.iter().for_each(|host| self.start(sim, host));
+            }
             if sim.elapsed() > deadline {
                 return Err(format!("not within {within:?}"));
             }
