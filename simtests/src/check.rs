@@ -87,7 +87,7 @@ pub async fn everything(nodes: &[IpAddr], users: usize, ledger: &Ledger) -> Answ
                 match &first {
                     None => first = Some((listing, fetched)),
                     Some(seen) if *seen == (listing.clone(), fetched.clone()) => {}
-                    Some((seen, _)) => ledger.violation(format!(
+                    Some((seen, _)) => ledger.violation(&format!(
                         "I12: {mailbox} of {} differs between node 1 and node {}: {}",
                         address(user),
                         number + 1,
@@ -104,7 +104,7 @@ pub async fn everything(nodes: &[IpAddr], users: usize, ledger: &Ledger) -> Answ
                     .and_then(|mail| mail.places.get(mailbox))
                     .map_or(Known::Maybe, |place| place.flagged);
                 if known != Known::Maybe && (known == Known::Yes) != flagged {
-                    ledger.violation(format!(
+                    ledger.violation(&format!(
                         "I12: {token} in {mailbox}: \\Flagged is {flagged}, acknowledged was {known:?}"
                     ));
                 }
@@ -113,7 +113,7 @@ pub async fn everything(nodes: &[IpAddr], users: usize, ledger: &Ledger) -> Answ
         for (token, mail) in mails.iter().filter(|(_, mail)| mail.user == user) {
             let there = totals.get(token).copied().unwrap_or(0);
             if there < mail.total.0 || there > mail.total.1 {
-                ledger.violation(format!(
+                ledger.violation(&format!(
                     "I01/I05: {token} is {there} times in all mailboxes; {} to {} times can be",
                     mail.total.0, mail.total.1
                 ));

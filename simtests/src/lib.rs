@@ -8,6 +8,7 @@ compile_error!(
     "the simulation needs `--cfg tokio_unstable` (simtests/.cargo/config.toml); a RUSTFLAGS variable hides it. Use `cargo sim`."
 );
 
+pub mod book;
 pub mod check;
 pub mod client;
 pub mod host;

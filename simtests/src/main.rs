@@ -1,10 +1,10 @@
 //! `cargo sim`: runs seeds, replays one, says what happened.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
 use clap::Parser;
+use oracle::coverage::Coverage;
 use oracle::schedule::{Schedule, shrink};
 use simtests::run::{Plan, Report, run, schedule as schedule_of};
 
@@ -115,7 +115,7 @@ fn run_all(cli: &Cli) -> Totals {
                     };
                     let report = in_a_child(seed, cli).unwrap_or_else(|error| Report {
                         seed,
-                        violations: vec![format!("0: I34: {error}")],
+                        violations: vec![format!("I34: {error}")],
                         ..Report::default()
                     });
                     if let Ok(mut totals) = totals.lock() {
@@ -160,13 +160,13 @@ fn run_once_or_twice(plan: Plan, twice: bool) -> Report {
         let pairs = report.checkpoints.iter().zip(&again.checkpoints);
         let same = pairs.take_while(|(one, other)| one == other).count();
         report.violations.push(format!(
-            "0: the seed has two histories: {} and {}, the same for {same} thousand events",
+            "I34: the seed has two histories: {} and {}, the same for {same} thousand events",
             report.hash, again.hash
         ));
         if let Some((one, other)) = report.lines.iter().zip(&again.lines).find(|(one, other)| one != other) {
             report
                 .violations
-                .push(format!("0: the first difference:\n  {one}\n  {other}"));
+                .push(format!("I34: the first difference:\n  {one}\n  {other}"));
         }
     }
     report
@@ -180,7 +180,7 @@ fn read_schedule(path: &std::path::Path) -> Result<Schedule, String> {
 /// Prints the smallest schedule that fails in the same way: with a violation of the same id.
 fn shrink_seed(schedule: Schedule) -> ExitCode {
     let kinds = |report: &Report| -> Vec<String> {
-        let kind = |text: &String| text.split(": ").nth(1).unwrap_or_default().to_owned();
+        let kind = |text: &String| text.split([' ', ':']).next().unwrap_or_default().to_owned();
         report.violations.iter().map(kind).collect()
     };
     let go = |schedule: &Schedule| {
@@ -216,7 +216,7 @@ struct Totals {
     simulated: f64,
     real: f64,
     events: u64,
-    counts: BTreeMap<String, u64>,
+    coverage: Coverage,
     failed: Vec<u64>,
 }
 
@@ -226,9 +226,7 @@ impl Totals {
         self.simulated += report.simulated;
         self.real += report.real;
         self.events += report.events;
-        for (name, count) in &report.counts {
-            *self.counts.entry(name.clone()).or_default() += count;
-        }
+        self.coverage.merge(&report.coverage);
         let verdict = if report.violations.is_empty() { "ok" } else { "FAILED" };
         println!(
             "seed {} {verdict} hash {} events {} simulated {:.0} s in {:.1} s",
@@ -248,9 +246,7 @@ impl Totals {
     }
 
     fn print(&self) {
-        for (name, count) in &self.counts {
-            println!("{count:>10} {name}");
-        }
+        println!("{}", self.coverage);
         println!(
             "{} seeds, {:.2} simulated hours, {:.1} simulated seconds per second, {} events",
             self.seeds,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use core_types::{Entropy, GroupId, NodeId};
+use oracle::coverage::Coverage;
 use oracle::schedule::{Atlas, DiskOp, Event, Fault, FaultKind, Schedule, Step, Stored};
 use platform::{CallClass, Delay, Effect, FaultRule, RuleId, SeededEntropy};
 
@@ -38,8 +39,8 @@ pub struct Report {
     pub events: u64,
     /// What must never be.
     pub violations: Vec<String>,
-    /// What clients did, and which faults happened.
-    pub counts: BTreeMap<String, u64>,
+    /// What clients did, which faults happened, which branches were taken.
+    pub coverage: Coverage,
     /// Seconds simulated, and real.
     pub simulated: f64,
     /// Real seconds.
@@ -96,8 +97,8 @@ impl Report {
         for violation in &self.violations {
             let _ = writeln!(text, "@violation\t{}", violation.replace('\n', " / "));
         }
-        for (name, count) in &self.counts {
-            let _ = writeln!(text, "@count\t{count}\t{name}");
+        for line in self.coverage.to_text().lines() {
+            let _ = writeln!(text, "@coverage\t{line}");
         }
         let (seed, hash, events) = (self.seed, &self.hash, self.events);
         let _ = writeln!(
@@ -112,12 +113,14 @@ impl Report {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut report = Self::default();
+        let mut coverage = String::new();
         for line in text.lines() {
             let fields: Vec<&str> = line.split('\t').collect();
             match fields[..] {
                 ["@violation", text] => report.violations.push(text.to_owned()),
-                ["@count", count, name] => {
-                    report.counts.insert(name.to_owned(), count.parse().ok()?);
+                ["@coverage", line] => {
+                    coverage.push_str(line);
+                    coverage.push('\n');
                 }
                 ["@run", seed, hash, events, simulated, real] => {
                     return Some(Self {
@@ -126,6 +129,7 @@ impl Report {
                         events: events.parse().ok()?,
                         simulated: simulated.parse().ok()?,
                         real: real.parse().ok()?,
+                        coverage: Coverage::parse(&coverage)?,
                         ..report
                     });
                 }
@@ -183,7 +187,6 @@ struct Run {
     trace: Trace,
     ledger: Ledger,
     entropy: SeededEntropy,
-    counts: BTreeMap<String, u64>,
     users: usize,
     clients: usize,
     groups: u32,
@@ -205,7 +208,6 @@ impl Run {
             trace: Trace::new(plan.keep_trace),
             ledger: Ledger::default(),
             entropy: SeededEntropy::new(schedule.seed ^ 0x66_6175_6c74),
-            counts: BTreeMap::new(),
             users: knob("users", 2),
             clients: knob("clients", 4).max(2),
             groups: u32::try_from(knob("groups", 2)).unwrap_or(2),
@@ -246,38 +248,34 @@ impl Run {
             let host = host.clone();
             sim.host(host.name(), move || host.clone().run());
         }
+        let book = self.ledger.book.clone();
         if let Err(error) = self.phases(&mut sim, &hosts) {
-            self.ledger.violation(error);
+            self.ledger.violation(&error);
         }
         for host in &hosts {
             for reason in host.ended() {
                 // A disk that is full or broken ends a node by design; anything else is a defect.
                 if !is_of_the_disk(&reason) {
-                    self.ledger.violation(format!("{} ended: {reason}", host.name()));
+                    book.violation("I34", format!("{} ended: {reason}", host.name()));
                 }
             }
             for (name, count) in host.disk().fired() {
-                *self.counts.entry(format!("hit: {name}")).or_default() += count;
+                book.add(&format!("disk.{name}"), count);
             }
         }
-        if !self.ledger.violations().is_empty() {
-            for line in index_differences(&hosts, self.groups) {
-                self.ledger.violation(line);
-            }
+        let mut violations: Vec<String> = book.violations().iter().map(ToString::to_string).collect();
+        if !violations.is_empty() {
+            violations.extend(index_differences(&hosts, self.groups));
         }
         let simulated = sim.elapsed().as_secs_f64();
         drop(sim);
         let (hash, events) = self.trace.hash();
-        let mut counts = self.counts;
-        for (name, count) in self.ledger.counts() {
-            counts.insert(name.to_owned(), count);
-        }
         Report {
             seed,
             hash,
             events,
-            violations: self.ledger.violations(),
-            counts,
+            violations,
+            coverage: book.coverage(),
             simulated,
             real: begin.elapsed().as_secs_f64(),
             lines: self.trace.lines(),
@@ -411,7 +409,7 @@ impl Run {
             Step::Begin(place) => {
                 let Some(event) = event(place) else { return };
                 self.trace.note("run", "begins", &event.to_string(), &[]);
-                *self.counts.entry(format!("fault: {}", event.fault.kind())).or_default() += 1;
+                self.ledger.book.count(&format!("fault.{}", event.fault.kind()));
                 let rule = self.begin(sim, hosts, &event.fault);
                 if !event.lasts.is_zero() {
                     self.active.insert(place, (event.fault, rule));

@@ -12,6 +12,7 @@ use std::time::Duration;
 use core_types::Entropy;
 use platform::SeededEntropy;
 
+use crate::book::Book;
 use crate::client::imap::{Fetched, Imap};
 use crate::client::pop3::Pop3;
 use crate::client::smtp::{Smtp, Taken};
@@ -90,58 +91,43 @@ struct Numbers {
 }
 
 #[derive(Default)]
-struct Book {
+struct Facts {
     mails: BTreeMap<String, Mail>,
     numbers: Numbers,
-    violations: Vec<String>,
-    counts: BTreeMap<&'static str, u64>,
 }
 
 /// What all clients know together. Clones are the same.
 #[derive(Clone, Default)]
-pub struct Ledger(Arc<Mutex<Book>>);
+pub struct Ledger {
+    facts: Arc<Mutex<Facts>>,
+    /// What is told of it.
+    pub book: Book,
+}
 
 impl Ledger {
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something that must never be.
-    pub fn violation(&self, text: String) {
-        let at = turmoil::sim_elapsed().unwrap_or_default().as_secs_f64();
-        self.book().violations.push(format!("{at:.3}: {text}"));
-    }
-
-    /// All of them.
-    #[must_use]
-    pub fn violations(&self) -> Vec<String> {
-        self.book().violations.clone()
-    }
-
-    /// One more of these.
-    pub fn count(&self, what: &'static str) {
-        *self.book().counts.entry(what).or_default() += 1;
-    }
-
-    /// How many there were.
-    #[must_use]
-    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
-        self.book().counts.clone()
+    /// Something that must never be: its id, a colon, what.
+    pub fn violation(&self, text: &str) {
+        let (id, what) = text.split_once(": ").unwrap_or(("I34", text));
+        self.book.violation(id.to_owned().leak(), what);
     }
 
     /// Every message.
     #[must_use]
     pub fn mails(&self) -> BTreeMap<String, Mail> {
-        self.book().mails.clone()
+        self.facts().mails.clone()
     }
 
     fn change<T>(&self, token: &str, change: impl FnOnce(&mut Mail) -> T) -> Option<T> {
-        self.book().mails.get_mut(token).map(change)
+        self.facts().mails.get_mut(token).map(change)
     }
 
     /// A message may come into being from now on.
     fn begin_arrival(&self, token: &str, user: usize, mailbox: &'static str, bytes: Arc<Vec<u8>>) {
-        let mut book = self.book();
+        let mut book = self.facts();
         let mail = book.mails.entry(token.to_owned()).or_insert_with(|| Mail {
             user,
             bytes,
@@ -182,7 +168,7 @@ impl Ledger {
         for (_, token) in &listing.messages {
             *found.entry(token).or_default() += 1;
         }
-        let mut book = self.book();
+        let mut book = self.facts();
         let after = &book.mails;
         for (token, mail) in before.iter().filter(|(_, mail)| mail.user == user) {
             let least = |mail: &Mail| mail.places.get(mailbox).map_or(0, |bounds| bounds.least);
@@ -243,26 +229,26 @@ impl Ledger {
             && *uid >= listing.uid_next
         {
             wrong.push(format!(
-                "UID {uid} is not below UIDNEXT {} in {place}",
+                "I09: UID {uid} is not below UIDNEXT {} in {place}",
                 listing.uid_next
             ));
         }
         drop(book);
         for text in wrong {
-            self.violation(text);
+            self.violation(&text);
         }
     }
 
     fn check_uidl(&self, user: usize, id: &str, token: &str) {
         let known = self
-            .book()
+            .facts()
             .numbers
             .uidl
             .entry((user, id.to_owned()))
             .or_insert_with(|| token.to_owned())
             .clone();
         if known != token {
-            self.violation(format!(
+            self.violation(&format!(
                 "I11: unique id {id} of {} was {known} and is {token}",
                 address(user)
             ));
@@ -373,9 +359,11 @@ impl Client {
                 &[],
             );
             match result {
-                Ok(()) => self.ledger.count(name),
-                Err(Failure::Protocol(text)) => self.ledger.violation(format!("{name} at node {}: {text}", node + 1)),
-                Err(_) => self.ledger.count("failed"),
+                Ok(()) => self.ledger.book.count(name),
+                Err(Failure::Protocol(text)) => self
+                    .ledger
+                    .violation(&format!("S00: {name} at node {}: {text}", node + 1)),
+                Err(_) => self.ledger.book.count("failed"),
             }
             tokio::time::sleep(Duration::from_millis(self.below(150) as u64)).await;
         }
@@ -428,7 +416,7 @@ impl Client {
             }
             for outcome in outcomes {
                 if outcome? == Taken::Queued {
-                    self.ledger.count("queued");
+                    self.ledger.book.count("queued");
                 }
             }
             Ok(())
@@ -701,15 +689,15 @@ pub fn check_bytes(ledger: &Ledger, fetched: &[Fetched], user: usize) {
         let token = format!("{}/{user}", token_of(&message.body));
         let mails = ledger.mails();
         let Some(mail) = mails.get(&token) else {
-            ledger.violation(format!("I04: a message with the token {token} was never sent"));
+            ledger.violation(&format!("I04: a message with the token {token} was never sent"));
             continue;
         };
         if !message.body.ends_with(&mail.bytes) {
-            ledger.violation(format!("I06: the bytes of {token} are not what was sent"));
+            ledger.violation(&format!("I06: the bytes of {token} are not what was sent"));
         }
         if message.size != message.body.len() as u64 {
-            ledger.violation(format!(
-                "RFC822.SIZE of {token} is {}, its bytes are {}",
+            ledger.violation(&format!(
+                "I06: RFC822.SIZE of {token} is {}, its bytes are {}",
                 message.size,
                 message.body.len()
             ));

@@ -78,6 +78,12 @@ impl Judge {
         self.replicas.forget_node(node);
     }
 
+    /// What was found so far, without what only [`Judge::finish`] finds.
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
     /// How many violations were found so far, without those that only [`Judge::finish`] finds.
     #[must_use]
     pub fn violation_count(&self) -> usize {
