@@ -17,7 +17,9 @@ use crate::host::{Control, Host};
 use crate::net::Weather;
 use crate::os::{EPOCH_SECONDS, Seeded};
 use crate::trace::Trace;
-use crate::workload::{Client, Ledger, MAILBOXES, PASSWORD, address};
+use crate::book::Book;
+use crate::workload::world::World;
+use crate::workload::{Client, PASSWORD, address};
 
 /// What a run is to be.
 #[derive(Clone, Debug)]
@@ -160,7 +162,6 @@ fn atlas(seconds: u64) -> Atlas {
     atlas.knobs = vec![
         ("groups".to_owned(), 2, 4),
         ("users".to_owned(), 2, 3),
-        ("clients".to_owned(), 2, 6),
     ];
     atlas
 }
@@ -190,10 +191,9 @@ pub fn run(plan: Plan) -> Report {
 struct Run {
     plan: Plan,
     trace: Trace,
-    ledger: Ledger,
+    book: Book,
     entropy: SeededEntropy,
-    users: usize,
-    clients: usize,
+    users: u32,
     groups: u32,
     weather: Weather,
     /// The faults that last just now, by their place in the schedule, and the rules of disks that go with them.
@@ -211,10 +211,9 @@ impl Run {
         let knob = |name, default| usize::try_from(schedule.knob(name, default)).unwrap_or(2);
         Self {
             trace: Trace::new(plan.keep_trace),
-            ledger: Ledger::default(),
+            book: Book::default(),
             entropy: SeededEntropy::new(schedule.seed ^ 0x66_6175_6c74),
-            users: knob("users", 2),
-            clients: knob("clients", 4).max(2),
+            users: u32::try_from(knob("users", 2)).unwrap_or(2),
             groups: u32::try_from(knob("groups", 2)).unwrap_or(2),
             weather: Weather::default(),
             active: BTreeMap::new(),
@@ -252,9 +251,10 @@ impl Run {
             let host = host.clone();
             sim.host(host.name(), move || host.clone().run());
         }
-        let book = self.ledger.book.clone();
+        let book = self.book.clone();
         if let Err(error) = self.phases(&mut sim, &hosts) {
-            self.ledger.violation(&error);
+            let (id, what) = error.split_once(": ").unwrap_or(("I34", &error));
+            book.violation(id.to_owned().leak(), what);
         }
         for host in &hosts {
             for reason in host.ended() {
@@ -291,7 +291,8 @@ impl Run {
         let addresses: Vec<IpAddr> = hosts.iter().map(Host::address).collect();
         // Founding.
         let outcome = Slot::default();
-        let founding = found(addresses.clone(), hosts.to_vec(), self.users, outcome.clone());
+        let world = World::new(self.book.clone(), hosts, self.users);
+        let founding = found(addresses.clone(), world.clone(), outcome.clone());
         sim.client("founder", founding);
         self.step_until(sim, hosts, FOUNDED_WITHIN, || outcome.is_set())
             .map_err(|error| format!("founding: {error}"))?;
@@ -300,18 +301,9 @@ impl Run {
         // Load and faults.
         let stop = Arc::new(AtomicBool::new(false));
         let mut clients = Vec::new();
-        for number in 0..self.clients {
-            let client = Client {
-                number,
-                clients: self.clients,
-                users: self.users,
-                nodes: addresses.clone(),
-                ledger: self.ledger.clone(),
-                entropy: SeededEntropy::new(self.plan.schedule.seed.wrapping_mul(31).wrapping_add(number as u64 + 1)),
-                trace: self.trace.clone(),
-                stop: Arc::clone(&stop),
-                made: 0,
-            };
+        for plan in &self.plan.schedule.clients {
+            let number = plan.id;
+            let client = Client::new(plan.clone(), world.clone(), self.trace.clone(), Arc::clone(&stop));
             let ended = Slot::default();
             clients.push(ended.clone());
             sim.client(format!("client-{number}"), async move {
@@ -346,10 +338,10 @@ impl Run {
             .map_err(|error| format!("I33: a client's operation did not end: {error}"))?;
         // Quiet, and the last look.
         let outcome = Slot::default();
-        let (ledger, users, result) = (self.ledger.clone(), self.users, outcome.clone());
+        let result = outcome.clone();
         let nodes = addresses.clone();
         sim.client("checker", async move {
-            result.set(last_look(&nodes, users, &ledger).await);
+            result.set(last_look(&nodes, &world).await);
             Ok(())
         });
         self.step_until(sim, hosts, check::QUIET_WITHIN * 2, || outcome.is_set())
@@ -413,7 +405,7 @@ impl Run {
             Step::Begin(place) => {
                 let Some(event) = event(place) else { return };
                 self.trace.note("run", "begins", &event.to_string(), &[]);
-                self.ledger.book.count(&format!("fault.{}", event.fault.kind()));
+                self.book.count(&format!("fault.{}", event.fault.kind()));
                 let rule = self.begin(sim, hosts, &event.fault);
                 if !event.lasts.is_zero() {
                     self.active.insert(place, (event.fault, rule));
@@ -622,17 +614,17 @@ impl Slot {
 }
 
 /// Nodes join one after the other; then domain, accounts, mailboxes.
-async fn found(nodes: Vec<IpAddr>, hosts: Vec<Host>, users: usize, outcome: Slot) -> turmoil::Result {
+async fn found(nodes: Vec<IpAddr>, world: World, outcome: Slot) -> turmoil::Result {
     outcome.set(
-        founding(&nodes, &hosts, users)
+        founding(&nodes, &world)
             .await
             .map_err(|failure| format!("founding: {failure}")),
     );
     Ok(())
 }
 
-async fn founding(nodes: &[IpAddr], hosts: &[Host], users: usize) -> Answer<()> {
-    for host in hosts.iter().skip(1) {
+async fn founding(nodes: &[IpAddr], world: &World) -> Answer<()> {
+    for host in world.hosts.iter().skip(1) {
         let body = format!("{{\"name\":\"{}\"}}", host.name());
         let answer = patient(nodes[0], "POST", "/v1/nodes", &body).await?;
         let token = answer
@@ -646,16 +638,11 @@ async fn founding(nodes: &[IpAddr], hosts: &[Host], users: usize) -> Answer<()> 
         }
     }
     patient(nodes[0], "POST", "/v1/domains", "{\"domain\":\"example.test\"}").await?;
-    for user in 0..users {
+    for user in 1..=world.users {
         let body = format!("{{\"address\":\"{}\",\"password\":\"{PASSWORD}\"}}", address(user));
         patient(nodes[0], "POST", "/v1/accounts", &body).await?;
-        let mut imap = crate::client::imap::Imap::login(nodes[0], &address(user), PASSWORD).await?;
-        for mailbox in MAILBOXES.iter().filter(|name| **name != "INBOX") {
-            // "Archive" may be one that every account has.
-            let _ = imap.command(&format!("CREATE {mailbox}")).await;
-        }
-        imap.logout().await;
     }
+    check::prepare(world).await?;
     // Everything at full strength before the load begins.
     check::quiet(nodes).await.map_err(crate::client::Failure::Refused)?;
     Ok(())
@@ -673,11 +660,11 @@ async fn patient(node: IpAddr, method: &str, path: &str, body: &str) -> Answer<S
     last
 }
 
-async fn last_look(nodes: &[IpAddr], users: usize, ledger: &Ledger) -> Result<(), String> {
+async fn last_look(nodes: &[IpAddr], world: &World) -> Result<(), String> {
     check::quiet(nodes)
         .await
         .map_err(|wrong| format!("I32: still wrong after the last fault: {wrong}"))?;
-    check::everything(nodes, users, ledger)
+    check::everything(world)
         .await
         .map_err(|failure| format!("I32: reading: {failure}"))?;
     check::still_works(nodes)
