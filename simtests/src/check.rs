@@ -148,7 +148,10 @@ pub async fn everything(world: &World) -> Answer<()> {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     last.accounts = dump::accounts(world).await;
-    world.book.add("look.dumped-rows", last.dumps.values().map(|dump| dump.len() as u64).sum());
+    world.book.add(
+        "look.dumped-rows",
+        last.dumps.values().map(|dump| dump.len() as u64).sum(),
+    );
     world.book.finish(&last, OPERATION_WITHIN, BUDGET);
     Ok(())
 }
@@ -167,10 +170,14 @@ async fn through_node(
 ) -> Answer<BTreeMap<String, Shown>> {
     let address = (world.hosts[node].address(), address(user));
     let mut imap = Imap::login(address.0, &address.1, PASSWORD, &world.book, "the last look").await?;
-    let op = world.invoke(0, node, Action::List {
-        account: user,
-        names: Vec::new(),
-    });
+    let op = world.invoke(
+        0,
+        node,
+        Action::List {
+            account: user,
+            names: Vec::new(),
+        },
+    );
     let listed = names(&mut imap).await?;
     world.end(op, Outcome::Ok, |action| {
         if let Action::List { names, .. } = action {
@@ -181,12 +188,16 @@ async fn through_node(
     for name in listed {
         let key = MailboxKey::new(user, &world.label(user, &name));
         let began = Book::now();
-        let op = world.invoke(0, node, Action::Read {
-            mailbox: key.clone(),
-            messages: None,
-            some: Vec::new(),
-            count: None,
-        });
+        let op = world.invoke(
+            0,
+            node,
+            Action::Read {
+                mailbox: key.clone(),
+                messages: None,
+                some: Vec::new(),
+                count: None,
+            },
+        );
         let (told, mut fetched) = read_all(&mut imap, &name, bodies).await?;
         let seen = fetched.iter().map(|message| {
             let token = read_body(&message.body).token.filter(|_| bodies);
@@ -201,7 +212,8 @@ async fn through_node(
             }
         });
         if bodies {
-            last.messages.extend(fetched.iter().map(|message| final_message(&key, message)));
+            last.messages
+                .extend(fetched.iter().map(|message| final_message(&key, message)));
         }
         let vanished = look_at_state(world, user, node, began, &key, told.uid_validity).await;
         gone.entry(key).or_default().extend(vanished);

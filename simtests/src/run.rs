@@ -11,13 +11,13 @@ use oracle::coverage::Coverage;
 use oracle::schedule::{Atlas, DiskOp, Event, Fault, FaultKind, Schedule, Step, Stored};
 use platform::{CallClass, Delay, Effect, FaultRule, RuleId, SeededEntropy};
 
+use crate::book::Book;
 use crate::check;
 use crate::client::{Answer, admin};
 use crate::host::{Control, Host};
 use crate::net::Weather;
 use crate::os::{EPOCH_SECONDS, Seeded};
 use crate::trace::Trace;
-use crate::book::Book;
 use crate::workload::world::World;
 use crate::workload::{Client, PASSWORD, address};
 
@@ -159,10 +159,7 @@ fn atlas(seconds: u64) -> Atlas {
     atlas.calm = Duration::from_secs(1);
     atlas.warm_up = Duration::from_secs(1);
     atlas.groups = 2;
-    atlas.knobs = vec![
-        ("groups".to_owned(), 2, 4),
-        ("users".to_owned(), 2, 3),
-    ];
+    atlas.knobs = vec![("groups".to_owned(), 2, 4), ("users".to_owned(), 2, 3)];
     atlas
 }
 

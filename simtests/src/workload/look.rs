@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use core_types::{Address, AccountId, Flags, GroupId, KvRead, ModSeq, Uid};
+use core_types::{AccountId, Address, Flags, GroupId, KvRead, ModSeq, Uid};
 use oracle::history::{Action, FlagSet, MailboxKey, Outcome, Seen, Token};
 use oracle::message::read as read_body;
 use oracle::numbering::{MailboxView, ViewMessage};
@@ -83,7 +83,10 @@ impl Client {
         let whole = fetched.len() == count as usize;
         self.end(op, Outcome::Ok, |action| {
             if let Action::Read {
-                messages, some, count: told, ..
+                messages,
+                some,
+                count: told,
+                ..
             } = action
             {
                 *told = Some(count);
@@ -244,8 +247,7 @@ impl Client {
 
     pub(super) fn tell(&self, begun: &Begun, view: &MailboxView, counter: &str) {
         let node = begun.node as u64 + 1;
-        self.book()
-            .judge(|judge| judge.look(node, begun.at, Book::now(), view));
+        self.book().judge(|judge| judge.look(node, begun.at, Book::now(), view));
         self.book().count(counter);
     }
 }

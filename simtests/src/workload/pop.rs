@@ -107,14 +107,11 @@ impl Client {
         self.tell(begun, &after, "look.pop3");
     }
 
-    async fn retrieve(
-        &mut self,
-        pop3: &mut Pop3,
-        inbox: &MailboxKey,
-        mine: &[(u32, Option<u32>)],
-    ) -> Answer<()> {
+    async fn retrieve(&mut self, pop3: &mut Pop3, inbox: &MailboxKey, mine: &[(u32, Option<u32>)]) -> Answer<()> {
         for _ in 0..self.below(4) {
-            let Some((number, uid)) = self.pick(mine).copied() else { break };
+            let Some((number, uid)) = self.pick(mine).copied() else {
+                break;
+            };
             let op = self.invoke(Action::Fetch {
                 mailbox: inbox.clone(),
                 uid,
@@ -137,12 +134,7 @@ impl Client {
         Ok(())
     }
 
-    async fn delete_some(
-        &mut self,
-        mut pop3: Pop3,
-        inbox: &MailboxKey,
-        mine: &[(u32, Option<u32>)],
-    ) -> Answer<()> {
+    async fn delete_some(&mut self, mut pop3: Pop3, inbox: &MailboxKey, mine: &[(u32, Option<u32>)]) -> Answer<()> {
         let most = if mine.len() > INBOX_MAX { 5 } else { 2 };
         let mut chosen = BTreeMap::new();
         for _ in 0..self.below(most + 1) {
@@ -180,5 +172,8 @@ impl Client {
 }
 
 fn uids_by_identity(view: &MailboxView) -> BTreeMap<u128, u32> {
-    view.messages.iter().map(|message| (message.identity, message.uid)).collect()
+    view.messages
+        .iter()
+        .map(|message| (message.identity, message.uid))
+        .collect()
 }

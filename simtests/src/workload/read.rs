@@ -18,13 +18,18 @@ impl Client {
         }
     }
 
-    /// A mailbox's name, most often INBOX.
+    /// A mailbox's name, most often of one where there is something.
     pub(super) fn some_name(&self) -> String {
-        let names = self.world.names(self.user);
-        match self.pick(&names) {
-            Some(name) if !self.chance(3) => name.clone(),
-            _ => "INBOX".to_owned(),
+        let mut names = self.world.names(self.user);
+        if !self.chance(4) {
+            let is_empty = |name: &String| {
+                let key = self.key(&self.world.label(self.user, name));
+                self.world.size(&key) == 0
+            };
+            names.retain(|name| !is_empty(name));
         }
+        let name = self.pick(&names).cloned();
+        name.unwrap_or_else(|| "INBOX".to_owned())
     }
 
     pub(super) async fn open_some(&mut self) -> Answer<()> {

@@ -27,7 +27,10 @@ impl Client {
         if !self.has_selected() || self.chance(8) {
             return ("select", self.open_some().await.map(drop));
         }
-        let exists = self.session.as_ref().map_or(0, |session| session.imap.exists() as usize);
+        let exists = self
+            .session
+            .as_ref()
+            .map_or(0, |session| session.imap.exists() as usize);
         if exists > MESSAGES_MAX && self.chance(2) {
             return ("expunge", self.expunge().await);
         }
@@ -190,12 +193,16 @@ impl Client {
     }
 
     async fn transfer(&mut self, moves: bool) -> Answer<()> {
-        let name = self.some_name();
-        let (from, to) = (self.selected()?, self.key(&self.world.label(self.user, &name)));
-        // QUIT of POP3 deletes what has that UIDL wherever in INBOX it is: what left INBOX does not come back as it was.
-        if self.world.size(&to) > MESSAGES_MAX * 2 || (moves && (from == to || name == "INBOX")) {
+        let from = self.selected()?;
+        let names = self.world.names(self.user).into_iter().filter_map(|name| {
+            let to = self.key(&self.world.label(self.user, &name));
+            // QUIT of POP3 deletes what has that UIDL wherever in INBOX it is: what left INBOX does not come back as it was.
+            let may_be = !moves || (from != to && name != "INBOX");
+            (may_be && self.world.size(&to) <= MESSAGES_MAX * 2).then_some((name, to))
+        });
+        let Some((name, to)) = self.pick(&names.collect::<Vec<_>>()).cloned() else {
             return Ok(());
-        }
+        };
         let messages = self.some_messages(2);
         if messages.is_empty() {
             return Ok(());
@@ -222,7 +229,10 @@ impl Client {
                 let told = Imap::copy_uid(responses).map(|(_, pairs)| pairs).unwrap_or_default();
                 self.end(op, Outcome::Ok, |action| {
                     if let Action::Copy { pairs, .. } | Action::Move { pairs, .. } = action {
-                        *pairs = told.into_iter().map(|(source, target)| (source, Some(target))).collect();
+                        *pairs = told
+                            .into_iter()
+                            .map(|(source, target)| (source, Some(target)))
+                            .collect();
                         pairs.sort_unstable();
                     }
                 });
