@@ -337,3 +337,101 @@ pub async fn still_works(nodes: &[IpAddr]) -> Answer<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use oracle::history::{FlagSet, Token};
+
+    use super::*;
+    use crate::workload::world::Sweep;
+
+    fn finished(world: &World, last: &Last) -> Vec<&'static str> {
+        world.book.finish(last, OPERATION_WITHIN, BUDGET);
+        world.book.violations().iter().map(|violation| violation.id).collect()
+    }
+
+    /// A message that was appended, and shown as UID 7 to somebody.
+    fn appended() -> (World, MailboxKey) {
+        let world = World::new(Book::default(), &[], 1);
+        let key = MailboxKey::new(1, "INBOX");
+        let append = Action::Append {
+            to: key.clone(),
+            token: Token(1),
+            digest: [0; 32],
+            flags: FlagSet(0),
+            uid: Some(7),
+        };
+        let op = world.invoke(1, 0, append);
+        world.end(op, Outcome::Ok, |_| {});
+        (world, key)
+    }
+
+    fn sweep(key: &MailboxKey, known: &[u32], below: Option<u32>) -> Sweep {
+        Sweep {
+            client: 2,
+            node: 1,
+            began: Time(0),
+            mailbox: key.clone(),
+            known: known.iter().copied().collect(),
+            below,
+        }
+    }
+
+    #[test]
+    fn what_a_client_was_told_is_judged() {
+        let (world, _) = appended();
+        assert_eq!(finished(&world, &Last::default()), ["I01", "I01"]);
+        assert_eq!(world.book.coverage().counter("op.append").hits, 1);
+    }
+
+    #[test]
+    fn a_sweep_explains_what_its_client_did_not_know_of_and_nothing_else() {
+        let explained = |known: &[u32], below| {
+            let (world, key) = appended();
+            world.swept(sweep(&key, known, below));
+            add_sweeps(&world, &BTreeMap::new(), &Last::default());
+            finished(&world, &Last::default()).is_empty()
+        };
+        assert!(explained(&[], None));
+        assert!(explained(&[6], Some(8)));
+        // What the client did know of it has recorded itself.
+        assert!(!explained(&[7], None));
+        // It came only after the sweep was over.
+        assert!(!explained(&[], Some(7)));
+    }
+
+    #[test]
+    fn what_is_there_no_sweep_took() {
+        let (world, key) = appended();
+        world.swept(sweep(&key, &[], None));
+        let mut last = Last::default();
+        last.messages.push(FinalMessage {
+            mailbox: key,
+            uid: 7,
+            token: Some(Token(1)),
+            digest: [0; 32],
+            flags: FlagSet(0),
+        });
+        add_sweeps(&world, &BTreeMap::new(), &last);
+        world.book.judge(|judge| assert_eq!(judge.history.ops().len(), 1));
+        assert!(finished(&world, &last).is_empty());
+    }
+
+    #[test]
+    fn nodes_that_show_different_flags_are_told() {
+        let world = World::new(Book::default(), &[], 1);
+        let shown = |flags| {
+            let message = Fetched {
+                uid: 1,
+                flags: FlagSet(flags),
+                ..Fetched::default()
+            };
+            BTreeMap::from([("INBOX".to_owned(), (Selected::default(), vec![message]))])
+        };
+        compare(&world, 1, 1, &shown(1), &shown(1));
+        assert!(world.book.violations().is_empty());
+        compare(&world, 1, 1, &shown(1), &shown(0));
+        compare(&world, 1, 1, &shown(1), &BTreeMap::new());
+        assert_eq!(world.book.violations().len(), 2);
+    }
+}
