@@ -38,8 +38,8 @@ pub struct Plan {
 /// Runs a plan, in a thread of its own.
 #[must_use]
 pub fn run(plan: Plan) -> Report {
-    let seed = plan.schedule.seed;
-    std::thread::Builder::new()
+    let (seed, begin) = (plan.schedule.seed, Instant::now());
+    let report = std::thread::Builder::new()
         .name(format!("seed {seed}"))
         .stack_size(16 << 20)
         .spawn(move || Run::new(plan).run())
@@ -49,7 +49,12 @@ pub fn run(plan: Plan) -> Report {
             seed,
             violations: vec!["I34: the run panicked".to_owned()],
             ..Report::default()
-        })
+        });
+    Report {
+        // In the thread of the run the clocks stand still.
+        real: begin.elapsed().as_secs_f64(),
+        ..report
+    }
 }
 
 struct Run {
@@ -88,7 +93,6 @@ impl Run {
     }
 
     fn run(mut self) -> Report {
-        let begin = Instant::now();
         let seed = self.plan.schedule.seed;
         let _seeded = Seeded::begin(seed);
         let mut sim = turmoil::Builder::new()
@@ -147,9 +151,9 @@ impl Run {
             violations,
             coverage: book.coverage(),
             simulated,
-            real: begin.elapsed().as_secs_f64(),
             lines: self.trace.lines(),
             checkpoints: self.trace.checkpoints(),
+            real: 0.0,
         }
     }
 
