@@ -124,7 +124,7 @@ impl Repair {
         self.copies.missed();
     }
 
-    /// What this node has is looked at anew, before [`Repair::is_whole_here`] says yes.
+    /// What this node has is looked at anew, before [`Repair::is_whole_here`] says yes. The report says what was known before.
     pub fn doubt_here(&mut self) {
         self.copies.doubt_here();
     }
