@@ -2,7 +2,10 @@
 //!
 //! The codes are documented in `docs/operations.md` and never change their meaning.
 
+use std::collections::BTreeSet;
+
 use admin::api::{BlobStatus, Check, DiskStatus, GroupStatus, Health, NodeStatus};
+use core_types::NodeId;
 
 use crate::start::Parts;
 
@@ -73,7 +76,7 @@ fn of_groups(parts: &Parts, groups: &[GroupStatus], checks: &mut Vec<Check>) {
             "REPLICA_NOT_OPENED",
             Health::Error,
             format!("the replica of group {group} on this node could not be opened: {reason}."),
-            "The other nodes serve the group; replace this node.",
+            "The other nodes serve the group. It is tried again every ten seconds: make room on the disk if it is full; replace this node if it stays.",
         ));
     }
 }
@@ -86,6 +89,20 @@ fn of_blobs(parts: &Parts, blobs: &BlobStatus, checks: &mut Vec<Check>) {
             format!("{} messages have fewer copies than wanted.", blobs.under_replicated),
             "They are copied by themselves as soon as enough nodes are up.",
         ));
+        // Only the leaders know; and who lacks nothing any more is of no interest.
+        let groups = parts.groups.list();
+        let deaf: BTreeSet<NodeId> = groups
+            .iter()
+            .flat_map(|group| group.status().not_taking_blobs)
+            .collect();
+        for node in deaf {
+            checks.push(check(
+                "VOTER_TAKES_NO_BLOBS",
+                Health::Warning,
+                format!("node {node} did not take the bytes of new messages lately."),
+                "Look at its disk and at the network to it; messages get their third copy when it takes them again.",
+            ));
+        }
     }
     let (_, missing) = parts.health.repairs();
     if missing > 0 {

@@ -399,7 +399,7 @@ impl Inner {
             log,
         } = self.dependencies.clone();
         let failed = |detail: String| OpenError::Log { group, detail };
-        let found_full = Arc::clone(&ties.found_full);
+        let may_pass = Arc::clone(&ties.may_pass);
         let key = GroupKey { group, incarnation };
         let needs_repair = |reason: String| OpenError::NeedsRepair { group, reason };
         if let Some(reason) = self.fault(key).await? {
@@ -418,7 +418,7 @@ impl Inner {
             return Err(needs_repair(LOG_LOST.to_owned()));
         }
         rows.collect(&*pool).await?;
-        let mut store = LogStore::open(log, key, Arc::clone(&found_full))
+        let mut store = LogStore::open(log, key, Arc::clone(&may_pass))
             .await
             .map_err(|error| failed(error.to_string()))?;
         let network = Network {
@@ -456,7 +456,7 @@ impl Inner {
             .await
         {
             if is_full(&error) {
-                found_full.store(true, Ordering::Release);
+                may_pass.store(true, Ordering::Release);
             }
             return Err(failed(error.to_string()));
         }
@@ -482,7 +482,7 @@ impl Inner {
         Ok(opened)
     }
 
-    /// Opens a replica again that closed because the disk was full.
+    /// Opens a replica again that closed because the disk was full, or failed a read.
     async fn reopen(&self, closed: &Group) {
         let _opening = self.opening.lock().await;
         let group = closed.group();
@@ -498,12 +498,12 @@ impl Inner {
         // Whatever it was applying is written before somebody else writes; it begins nothing any more.
         drop(replica.busy.lock().await);
         let ties = Ties {
-            found_full: Arc::default(),
+            may_pass: Arc::default(),
             ..replica.ties.clone()
         };
         match self.open(group, replica.incarnation, replica.kind, ties).await {
             Ok(opened) => {
-                tracing::info!(group = group.0, "there is room on the disk again; replica opened again");
+                tracing::info!(group = group.0, "the disk works again; replica opened again");
                 opened.inner.replica.publish_replaced();
             }
             Err(OpenError::Index(KvError::Full)) => {
@@ -511,7 +511,7 @@ impl Inner {
             }
             Err(error) => {
                 if matches!(error, OpenError::NeedsRepair { .. }) {
-                    replica.ties.found_full.store(false, Ordering::Release);
+                    replica.ties.may_pass.store(false, Ordering::Release);
                 }
                 tracing::warn!(group = group.0, error = %error, "replica not opened again");
             }
@@ -578,7 +578,7 @@ async fn maintain(inner: Weak<Inner>) {
             }
             group.inner.notice_stop();
             if replica.closed().is_some() {
-                if replica.found_full() && !inner.space.is_low().await {
+                if replica.may_pass() && !inner.space.is_low().await {
                     inner.reopen(group).await;
                 }
                 continue;

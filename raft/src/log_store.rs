@@ -34,8 +34,9 @@ const VOTE_VERSION: u8 = 1;
 pub(crate) struct LogStore {
     log: SharedLog,
     key: GroupKey,
-    /// Set when a write found no room: openraft stops the replica then, and it can be opened again when there is room.
-    found_full: Arc<AtomicBool>,
+    /// Set when a write found no room, or the disk failed a read: openraft stops the replica then, but both may pass, and it can
+    /// be opened again.
+    may_pass: Arc<AtomicBool>,
 }
 
 impl LogStore {
@@ -43,8 +44,8 @@ impl LogStore {
     ///
     /// # Errors
     /// `Corrupt` when the group must not vote; otherwise how the log failed.
-    pub(crate) async fn open(log: SharedLog, key: GroupKey, found_full: Arc<AtomicBool>) -> Result<Self, LogError> {
-        let store = Self { log, key, found_full };
+    pub(crate) async fn open(log: SharedLog, key: GroupKey, may_pass: Arc<AtomicBool>) -> Result<Self, LogError> {
+        let store = Self { log, key, may_pass };
         match store.log.state(key) {
             None => store.log.write(key, vec![Record::Created]).await?,
             Some(state) => {
@@ -58,7 +59,7 @@ impl LogStore {
 
     async fn write(&self, record: Record) -> Result<(), io::Error> {
         let written = self.log.write(self.key, vec![record]).await;
-        written.map_err(|error| not_written(&self.found_full, error))
+        written.map_err(|error| to_io_noting(&self.may_pass, error))
     }
 
     /// Reads on this thread what is in memory, on the pool what is not.
@@ -68,9 +69,10 @@ impl LogStore {
             return decode(self.log.read(self.key, range, bytes_max).map_err(to_io)?);
         }
         let (tell, told) = oneshot::channel();
-        let (log, key) = (self.log.clone(), self.key);
+        let (log, key, may_pass) = (self.log.clone(), self.key, Arc::clone(&self.may_pass));
         self.log.pool().execute(Box::new(move || {
-            let read = log.read(key, range, bytes_max).map_err(to_io).and_then(decode);
+            let read = log.read(key, range, bytes_max);
+            let read = read.map_err(|error| to_io_noting(&may_pass, error)).and_then(decode);
             // The reader was dropped: nobody wants the entries.
             let _gone = tell.send(read);
         }));
@@ -187,13 +189,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }));
         }
         let room: Option<OwnedSemaphorePermit> = self.log.reserve(bytes).await;
-        let found_full = Arc::clone(&self.found_full);
+        let may_pass = Arc::clone(&self.may_pass);
         self.log.submit(
             self.key,
             records,
             Box::new(move |result| {
                 drop(room);
-                callback.io_completed(result.map_err(|error| not_written(&found_full, error)));
+                callback.io_completed(result.map_err(|error| to_io_noting(&may_pass, error)));
             }),
         );
         Ok(())
@@ -247,9 +249,10 @@ fn to_range(range: &impl RangeBounds<u64>) -> Range<u64> {
     start..end
 }
 
-fn not_written(found_full: &AtomicBool, error: LogError) -> io::Error {
-    if matches!(error, LogError::Full(_)) {
-        found_full.store(true, Ordering::Release);
+/// Damage and failed syncs do not pass; [`LogError::Disk`] is a read that failed.
+fn to_io_noting(may_pass: &AtomicBool, error: LogError) -> io::Error {
+    if matches!(error, LogError::Full(_) | LogError::Disk(_)) {
+        may_pass.store(true, Ordering::Release);
     }
     to_io(error)
 }

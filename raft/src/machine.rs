@@ -158,7 +158,7 @@ impl Machine {
         let row = self.row.encode().map_err(io::Error::other)?;
         if let Err(error) = self.replica.rows.write(&overlay.into_batch(), &row).await {
             if matches!(error, KvError::Full) {
-                self.replica.note_full();
+                self.replica.note_passing();
             }
             self.replica.close(&format!("index: {error}"));
             return Err(io::Error::other(error));
@@ -257,7 +257,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let result = self.install(meta, file).await;
         if let Err(error) = &result {
             if is_full(error) {
-                self.replica.note_full();
+                self.replica.note_passing();
             }
             self.replica.close(&format!("install of a snapshot: {error}"));
         }

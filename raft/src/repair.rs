@@ -139,7 +139,7 @@ impl Inner {
         let closed = self.close_group(group).await;
         Ok(match closed {
             Some(closed) => Ties {
-                found_full: Arc::default(),
+                may_pass: Arc::default(),
                 ..closed.inner.replica.ties.clone()
             },
             None => Ties::new(self.failed.clone()),

@@ -37,8 +37,8 @@ pub(crate) struct DigestAt {
 pub(crate) struct Ties {
     /// Outlives the replica when it is opened again, so that whoever watches hears on.
     pub(crate) effects: broadcast::Sender<Arc<[Effect]>>,
-    /// A write found no room on the disk: the replica can be opened again when there is some.
-    pub(crate) found_full: Arc<AtomicBool>,
+    /// A write found no room on the disk, or a read failed: both may pass, and the replica can then be opened again.
+    pub(crate) may_pass: Arc<AtomicBool>,
     /// Why the node must stop.
     pub(crate) failed: Failed,
 }
@@ -47,7 +47,7 @@ impl Ties {
     pub(crate) fn new(failed: Failed) -> Self {
         Self {
             effects: broadcast::Sender::new(EFFECTS_KEPT),
-            found_full: Arc::default(),
+            may_pass: Arc::default(),
             failed,
         }
     }
@@ -170,14 +170,14 @@ impl Replica {
         self.closed.borrow().clone()
     }
 
-    /// Notes that a write found no room.
-    pub(crate) fn note_full(&self) {
-        self.ties.found_full.store(true, Ordering::Release);
+    /// Notes a failure that may pass.
+    pub(crate) fn note_passing(&self) {
+        self.ties.may_pass.store(true, Ordering::Release);
     }
 
-    /// Whether this replica closed for want of room, or would have.
-    pub(crate) fn found_full(&self) -> bool {
-        self.ties.found_full.load(Ordering::Acquire)
+    /// Whether this replica closed for a reason that may pass, or would have.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.ties.may_pass.load(Ordering::Acquire)
     }
 
     /// Up to which entry it knows too little to take part in an election.

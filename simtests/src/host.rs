@@ -14,9 +14,9 @@ use node::config::{Config, Listen, PasswordHash, PlainLogin};
 use node::machine::{Machine, Network, Rhythm, Scale};
 use platform::{CallEvent, DiskImage, FaultyDisk, SeededEntropy};
 use raft::Groups;
+use state::KeptEngine;
 use tokio::sync::mpsc;
 
-use crate::engine::KeptEngine;
 use crate::net::{SimNetwork, Weather};
 use crate::os::EPOCH_SECONDS;
 use crate::pool::SimPool;

@@ -10,7 +10,6 @@ compile_error!(
 
 pub mod check;
 pub mod client;
-pub mod engine;
 pub mod host;
 pub mod net;
 pub mod os;

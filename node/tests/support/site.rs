@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use blobstore::{BlobConfig, BlobService, BlobStore, Fetcher, Replicator};
 use bytes::Bytes;
 use core_types::{
-    AccountId, Address, Batch, BlockingPool, Clock, Disk, Domain, Entropy, GroupId, Incarnation, KvEngine, KvError,
-    KvRead, NodeId, SiteId, UnixMillis,
+    AccountId, Address, BlockingPool, Clock, Disk, Domain, Entropy, GroupId, Incarnation, KvEngine, NodeId, SiteId,
+    UnixMillis,
 };
 use directory::{Account, Directory, OpIds, PasswordCost};
 use mailstore::MailStore;
@@ -21,7 +21,7 @@ use raft::consensus::Consensus;
 use raft::log::{LogConfig, SharedLog};
 use raft::{Groups, Timers};
 use state::rows::Credential;
-use state::{DirectoryOp, MachineKind, MemoryEngine, Outcome};
+use state::{DirectoryOp, KeptEngine, MachineKind, Outcome};
 use tokio::time::{Instant, timeout};
 use transport::{CallError, Class, Refused, Rpc, Service, ServiceId};
 
@@ -131,61 +131,6 @@ impl Rpc for LifeRpc {
 
     fn is_reachable(&self, to: NodeId) -> bool {
         !self.net.is_cut(self.node, to) && self.net.service(to, ServiceId::RAFT).is_some()
-    }
-}
-
-/// An index in memory that remembers its batches, so that a power loss can leave any earlier state of it.
-#[derive(Default)]
-pub(crate) struct KeptEngine {
-    rows: MemoryEngine,
-    written: Mutex<Vec<Batch>>,
-}
-
-impl KeptEngine {
-    /// What is left of it after a power loss: all, nothing, or what it was after some batch.
-    fn after_power_loss(&self, entropy: &dyn Entropy) -> Arc<Self> {
-        let written = self.written.lock().unwrap();
-        let kept = match entropy.below(3) {
-            0 => 0,
-            1 => written.len(),
-            _ => usize::try_from(entropy.below(written.len() as u64 + 1)).unwrap(),
-        };
-        let left = Self::default();
-        for batch in written.iter().take(kept) {
-            left.write(batch).unwrap();
-        }
-        Arc::new(left)
-    }
-}
-
-impl KvRead for KeptEngine {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
-        self.rows.get(key)
-    }
-
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
-        self.rows.scan(from, to, visit)
-    }
-
-    fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
-        self.rows.scan_back(from, to, visit)
-    }
-}
-
-impl KvEngine for KeptEngine {
-    fn write(&self, batch: &Batch) -> Result<(), KvError> {
-        let mut written = self.written.lock().unwrap();
-        self.rows.write(batch)?;
-        written.push(batch.clone());
-        Ok(())
-    }
-
-    fn checkpoint(&self) -> Result<(), KvError> {
-        Ok(())
-    }
-
-    fn size_bytes(&self) -> Result<u64, KvError> {
-        self.rows.size_bytes()
     }
 }
 
@@ -412,7 +357,7 @@ impl Site {
             drop(running);
             let machine = self.machines.get_mut(&node).unwrap();
             machine.disk.crash(entropy.below(u64::MAX));
-            machine.index = machine.index.after_power_loss(entropy);
+            machine.index = machine.index.after_power_loss(entropy).unwrap();
         }
     }
 

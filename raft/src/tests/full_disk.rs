@@ -1,6 +1,7 @@
-//! A disk that is full for a while: what is refused, what closes, and that all of it works again without a restart.
+//! A disk that is full, or does not read, for a while: what is refused, what closes, and that all of it works again without a restart.
 
 use core_types::{Batch, DiskErrorKind, KvError, KvRead};
+use platform::{CallClass, Effect, FaultRule};
 
 use super::*;
 use crate::consensus::{Consensus, ProposeError};
@@ -167,4 +168,35 @@ async fn a_refusal_after_an_attempt_of_unknown_outcome_is_no_refusal() {
     *cluster.net.loses_answer.lock().unwrap() = None;
     assert_eq!(asking.await.unwrap(), Err(GroupError::Unknown));
     assert_eq!(cluster.shown(leader, "a").await.as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_closed_on_a_failed_read_is_open_again_when_the_disk_reads() {
+    let mut cluster = Cluster::start(3, 3).await;
+    cluster.net.cut_off(3);
+    let leader = cluster.leader().await;
+    for round in 0..10 {
+        cluster.set(leader, &format!("n{round}"), "x").await.unwrap();
+    }
+    // A log that was opened anew holds nothing in memory: what node 3 lacks has to be read.
+    for node in [1, 2] {
+        cluster.stop(node).await;
+        cluster.boot(node).await;
+        cluster.leader().await;
+    }
+    let leader = cluster.leader().await;
+    let disk = cluster.machines[&leader].disk.clone();
+    disk.add_rule(FaultRule::always(Effect::Eio).under("log/").on(&[CallClass::Read]));
+    cluster.net.heal();
+    cluster
+        .until("it closes", |cluster| cluster.group(leader).status().closed.is_some())
+        .await;
+    disk.heal();
+    cluster
+        .until("it is open again", |cluster| {
+            cluster.group(leader).status().closed.is_none()
+        })
+        .await;
+    cluster.settle().await;
+    assert_eq!(cluster.shown(3, "n9").await.as_deref(), Some("x"));
 }

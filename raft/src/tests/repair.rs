@@ -448,3 +448,78 @@ async fn a_node_on_an_older_image_has_all_its_replicas_repaired() {
     add_again(&cluster, other, node).await;
     assert_eq!(cluster.shown(node, "n9").await.as_deref(), Some("x"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_lost_what_it_had_acknowledged_is_told_by_the_leader_and_comes_back_whole() {
+    let mut cluster = Cluster::start(3, 3).await;
+    let leader = cluster.leader().await;
+    cluster.set(leader, "before", "x").await.unwrap();
+    cluster.settle().await;
+    let reverted = followers(&cluster).await.0;
+    let image = cluster.machines[&reverted].disk.image();
+    for round in 0..5 {
+        cluster.set(leader, &format!("n{round}"), "x").await.unwrap();
+    }
+    cluster.settle().await;
+    cluster.crash(reverted).await;
+    cluster.machines[&reverted].disk.restore(&image);
+    cluster.boot(reverted).await;
+    let groups = cluster.running[&reverted].clone();
+    cluster.until("it is told", |_| !groups.ailing().is_empty()).await;
+    let found = groups.ailing();
+    assert!(
+        found[0].reason.contains("had acknowledged entry"),
+        "{}",
+        found[0].reason
+    );
+    assert_eq!(cluster.leader().await, leader, "the leader goes on");
+    repair(&groups, &found[0], &others(reverted, 3)).await;
+    add_again(&cluster, leader, reverted).await;
+    cluster.settle().await;
+    assert_eq!(cluster.shown(reverted, "n4").await.as_deref(), Some("x"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_has_the_entry_is_not_talked_into_losing_it() {
+    let mut cluster = Cluster::start(3, 3).await;
+    let leader = cluster.leader().await;
+    cluster.set(leader, "before", "x").await.unwrap();
+    cluster.settle().await;
+    let follower = followers(&cluster).await.0;
+    let index = cluster.group(follower).status().last_log.unwrap();
+    ask(&cluster, leader, follower, Request::Reverted { index })
+        .await
+        .unwrap();
+    assert_eq!(cluster.group(follower).status().closed, None);
+    assert!(cluster.running[&follower].ailing().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_begins_behind_everything_the_replica_has_is_repaired() {
+    let mut cluster = Cluster::start_with(3, 3, |config| {
+        config.snapshot_entries = 20;
+        config.log_entries_kept = 1;
+    })
+    .await;
+    let leader = cluster.leader().await;
+    for round in 0..50 {
+        cluster.set(leader, &format!("n{round}"), "x").await.unwrap();
+    }
+    let node = followers(&cluster).await.0;
+    cluster
+        .until("its log was purged", |cluster| {
+            cluster.group(node).status().purged.is_some()
+        })
+        .await;
+    // The index in memory goes with the process, and the snapshot with its file.
+    cluster.stop(node).await;
+    cluster.machines[&node].disk.remove_at_rest("snapshots/");
+    let groups = cluster.boot_without_group(node);
+    let reason = refused(&cluster, node).await;
+    assert!(reason.contains("begins behind entry"), "{reason}");
+    repair(&groups, &ailing(&reason), &others(node, 3)).await;
+    let leader = cluster.leader().await;
+    add_again(&cluster, leader, node).await;
+    cluster.settle().await;
+    assert_eq!(cluster.shown(node, "n49").await.as_deref(), Some("x"));
+}

@@ -13,6 +13,7 @@ pub mod digest;
 pub mod directory;
 pub mod fuzzing;
 pub mod group;
+pub mod kept_engine;
 mod keys;
 pub mod lanes;
 pub mod mailbox;
@@ -25,6 +26,7 @@ mod store;
 
 pub use apply::{Applied, ApplyError, MachineKind, apply};
 pub use command::{Command, DirectoryOp, GroupOp, MailboxOp, Op};
+pub use kept_engine::KeptEngine;
 pub use memory_engine::MemoryEngine;
 pub use outcome::{Effect, Outcome, Refusal};
 pub use overlay::Overlay;

@@ -1,9 +1,12 @@
-//! The index in memory, as a crash leaves it.
+//! An index engine in memory that can be as a crash leaves one: for the simulation and for tests.
+//!
+//! Not here: torn batches. An engine applies a batch as a whole or not at all; what sled makes of torn pages is tested with sled.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use core_types::{Batch, Entropy, KvEngine, KvError, KvRead};
-use state::MemoryEngine;
+
+use crate::MemoryEngine;
 
 /// An index in memory that remembers its batches, so that a crash can leave any earlier state of it.
 #[derive(Default)]
@@ -13,10 +16,14 @@ pub struct KeptEngine {
 }
 
 impl KeptEngine {
+    fn lock(&self) -> MutexGuard<'_, Vec<Batch>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How many batches were written.
     #[must_use]
     pub fn written(&self) -> usize {
-        self.written.lock().expect("nobody panics with the index").len()
+        self.lock().len()
     }
 
     /// What it was after so many batches.
@@ -24,7 +31,7 @@ impl KeptEngine {
     /// # Errors
     /// [`KvError`]
     pub fn after(&self, batches: usize) -> Result<Arc<Self>, KvError> {
-        let written = self.written.lock().expect("nobody panics with the index");
+        let written = self.lock();
         let left = Self::default();
         for batch in written.iter().take(batches) {
             left.write(batch)?;
@@ -62,7 +69,7 @@ impl KvRead for KeptEngine {
 
 impl KvEngine for KeptEngine {
     fn write(&self, batch: &Batch) -> Result<(), KvError> {
-        let mut written = self.written.lock().expect("nobody panics with the index");
+        let mut written = self.lock();
         self.rows.write(batch)?;
         written.push(batch.clone());
         Ok(())
