@@ -188,9 +188,10 @@ impl Node {
         if let Err(error) = self.parts.groups.checkpoint().await {
             tracing::warn!(%error, "the index was not synced; it will be brought up from the log");
         }
+        let replicas = self.parts.groups.list();
         self.parts.groups.shutdown().await;
         let _ = tokio::time::timeout(STOP_PATIENCE, self.parts.store.blobs().flush()).await;
-        manifests::finish(&self.parts).await;
+        manifests::finish(&self.parts, &replicas).await;
         self.parts.transport.shutdown().await;
         tracing::info!("stopped");
     }
