@@ -592,11 +592,6 @@ pub(crate) fn leads(groups: &Groups, group: GroupId) -> bool {
     groups.group(group).is_some_and(|group| group.is_leader())
 }
 
-/// How many nodes of a list are not this one.
-pub(crate) fn others(node: NodeId, nodes: &[NodeId]) -> impl Iterator<Item = NodeId> + '_ {
-    nodes.iter().copied().filter(move |other| *other != node)
-}
-
 /// How long the blob journal may take to become files when the node stops. What is left is taken up at the next start.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a leader may take to hand over.
