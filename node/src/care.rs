@@ -212,7 +212,10 @@ async fn collect(parts: Arc<Parts>) {
         for group in &groups {
             well = well && group.read_barrier(BARRIER_PATIENCE).await.is_ok();
         }
-        let all_placed = crate::follow::placed_here(&parts).await.len() == ids.len() && !ids.is_empty();
+        let placed = crate::follow::placed_here(&parts).await;
+        let placed: BTreeSet<GroupId> = placed.into_iter().map(|(group, _)| group).collect();
+        // Also what is placed here and not open has references.
+        let all_placed = !ids.is_empty() && placed == ids.iter().copied().collect();
         let is_referenced = mailstore::is_referenced(parts.store.groups(), ids.clone());
         match parts
             .store
