@@ -10,6 +10,7 @@
 mod collect;
 mod committer;
 mod copies;
+mod count;
 mod error;
 mod fetch;
 mod files;
