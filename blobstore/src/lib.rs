@@ -27,6 +27,7 @@ mod repair;
 mod replicator;
 mod run;
 mod service;
+mod silent;
 mod store;
 #[cfg(test)]
 mod testing;

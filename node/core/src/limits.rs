@@ -128,6 +128,9 @@ pub const HANDSHAKES_MAX: usize = 1024;
 pub const SLOTS_MAX: u8 = 31;
 /// How long a voter may leave a put unanswered before it is skipped.
 pub const BLOB_PUT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long puts do not wait for a voter that left one unanswered, unless there are too few copies without it. Reason: a node
+/// that hangs would cost each message a second. Cost: what is stored meanwhile has a copy less until the voter fetches it.
+pub const BLOB_SILENT_FOR: Duration = Duration::from_secs(5);
 /// Copies of each blob that a group with three voters or more wants.
 pub const BLOB_COPIES: usize = 3;
 
