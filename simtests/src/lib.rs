@@ -16,5 +16,6 @@ pub mod net;
 pub mod os;
 pub mod pool;
 pub mod run;
+pub mod site;
 pub mod trace;
 pub mod workload;
