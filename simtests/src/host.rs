@@ -551,6 +551,7 @@ fn scale() -> Scale {
             journal_segment_bytes: 64 * 1024,
             inline_bytes_max: INLINE_BYTES,
             memory_bytes_max: 16 * 1024,
+            grace: Duration::from_secs(15),
             ..BlobConfig::default()
         },
         raft: raft_config,

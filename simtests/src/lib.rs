@@ -10,8 +10,11 @@ compile_error!(
 
 pub mod book;
 pub mod check;
+pub mod child;
 pub mod client;
 pub mod host;
+#[cfg(feature = "mutants")]
+pub mod hunt;
 pub mod net;
 pub mod os;
 pub mod pool;
