@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use core_types::limits::{BLOB_COPIES, BLOB_LOCAL_TIMEOUT, BLOB_PUT_TIMEOUT};
+use core_types::mutants::{self, Mutant};
 use core_types::{Entropy, GroupId, Incarnation, NodeId};
 use state::command::Receipts;
 use tokio::sync::mpsc;
@@ -103,6 +104,7 @@ impl Replicator {
                     skipped.remove(&voter);
                 }
                 Err(error @ BlobError::SyncFailed(_)) => return Err(error),
+                Err(_) if mutants::is_planted(Mutant::ReceiptsNotChecked) => receipts.nodes.push(voter),
                 Err(error) => {
                     tracing::warn!(blob = %sealed.id(), %group, %voter, %error, "a voter is skipped");
                     skipped.insert(voter);
