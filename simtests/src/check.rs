@@ -34,18 +34,18 @@ const BUDGET: usize = 20_000;
 /// Differences between nodes are looked for so often: what one has applied the other has a moment later.
 const DUMPS_MAX: usize = 10;
 
-/// Returns when every node finds nothing to complain about, or says what it complains about after [`QUIET_WITHIN`].
+/// Returns when every node finds nothing to complain about and each group has so many voters, or says what it complains about after [`QUIET_WITHIN`].
 ///
 /// # Errors
 /// What is still wrong.
-pub async fn quiet(nodes: &[IpAddr]) -> Result<Duration, String> {
+pub async fn quiet(nodes: &[IpAddr], voters: usize) -> Result<Duration, String> {
     let begin = tokio::time::Instant::now();
     loop {
         let mut wrong = String::new();
         for node in nodes {
             match ask::request(*node, "GET", "/v1/status", "").await {
                 Ok(body) => {
-                    for text in complaints(&body, nodes.len()) {
+                    for text in complaints(&body, nodes.len(), voters) {
                         wrong.push_str(&format!("{node}: {text}; "));
                     }
                 }
@@ -63,7 +63,7 @@ pub async fn quiet(nodes: &[IpAddr]) -> Result<Duration, String> {
 }
 
 /// What a node's status says that is not as it should be in a quiet site.
-fn complaints(body: &str, nodes: usize) -> Vec<String> {
+fn complaints(body: &str, nodes: usize, voters: usize) -> Vec<String> {
     let status: api::Status = match serde_json::from_str(body) {
         Ok(status) => status,
         Err(error) => return vec![error.to_string()],
@@ -79,9 +79,12 @@ fn complaints(body: &str, nodes: usize) -> Vec<String> {
     for group in status
         .groups
         .iter()
-        .filter(|group| group.voters.len() != nodes || !group.learners.is_empty())
+        .filter(|group| group.voters.len() != voters || group.learners.len() != nodes - voters)
     {
-        complaints.push(format!("group {} has the voters {:?}", group.group, group.voters));
+        complaints.push(format!(
+            "group {} has the voters {:?} and the learners {:?}",
+            group.group, group.voters, group.learners
+        ));
     }
     complaints
 }
@@ -129,9 +132,11 @@ pub async fn everything(world: &World) -> Answer<()> {
     let mut gone: BTreeMap<MailboxKey, BTreeSet<u32>> = BTreeMap::new();
     for user in 1..=world.users {
         let mut first: Option<BTreeMap<String, Shown>> = None;
-        for node in 0..world.hosts.len() {
-            // Bytes are read through one node, another one for each user.
-            let node = (node + user as usize) % world.hosts.len();
+        let mut nodes = world.members();
+        // Bytes are read through one node, another one for each user.
+        let begin = user as usize % nodes.len().max(1);
+        nodes.rotate_left(begin);
+        for node in nodes {
             let shown = through_node(world, user, node, first.is_none(), &mut last, &mut gone).await?;
             match &first {
                 None => first = Some(shown),
@@ -342,6 +347,8 @@ pub async fn still_works(nodes: &[IpAddr]) -> Answer<()> {
 mod tests {
     use oracle::history::{FlagSet, Token};
 
+    use crate::site::Site;
+
     use super::*;
     use crate::workload::world::Sweep;
 
@@ -352,7 +359,7 @@ mod tests {
 
     /// A message that was appended, and shown as UID 7 to somebody.
     fn appended() -> (World, MailboxKey) {
-        let world = World::new(Book::default(), &[], 1);
+        let world = World::new(Book::default(), &[], Site::default(), 1);
         let key = MailboxKey::new(1, "INBOX");
         let append = Action::Append {
             to: key.clone(),
@@ -419,7 +426,7 @@ mod tests {
 
     #[test]
     fn nodes_that_show_different_flags_are_told() {
-        let world = World::new(Book::default(), &[], 1);
+        let world = World::new(Book::default(), &[], Site::default(), 1);
         let shown = |flags| {
             let message = Fetched {
                 uid: 1,

@@ -177,8 +177,11 @@ impl Client {
     }
 
     fn move_on(&mut self) {
-        if self.roams {
-            self.node = self.below(self.world.hosts.len());
+        let members = self.world.members();
+        if (self.roams || !members.contains(&self.node))
+            && let Some(node) = self.pick(&members)
+        {
+            self.node = *node;
         }
     }
 

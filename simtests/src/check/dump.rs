@@ -18,7 +18,8 @@ use crate::workload::world::World;
 /// Every row of every group, by node.
 pub(super) async fn all(world: &World) -> BTreeMap<u64, Dump> {
     let mut dumps = BTreeMap::new();
-    for (place, host) in world.hosts.iter().enumerate() {
+    for place in world.members() {
+        let host = &world.hosts[place];
         let mut dump = Dump::new();
         let groups = host.running().map(|running| running.groups.list()).unwrap_or_default();
         for group in groups.iter().map(raft::Group::group) {
@@ -73,9 +74,12 @@ fn hex(bytes: &[u8]) -> String {
 /// The counters of all users, from the first node.
 pub(super) async fn accounts(world: &World) -> Vec<AccountCounts> {
     let mut accounts = Vec::new();
+    let Some(node) = world.members().first().copied() else {
+        return accounts;
+    };
     for user in 1..=world.users {
         if let Some((account, group)) = world.account(user) {
-            let counts = in_state(&world.hosts[0], group, |view| counts(view, account)).await;
+            let counts = in_state(&world.hosts[node], group, |view| counts(view, account)).await;
             let named = counts.flatten().map(|counts| AccountCounts {
                 name: address(user),
                 ..counts

@@ -9,14 +9,17 @@ use oracle::time::Time;
 
 use crate::book::Book;
 use crate::host::Host;
+use crate::site::Site;
 
 /// See the module. Clones are the same.
 #[derive(Clone)]
 pub struct World {
     /// Where everything is written down.
     pub book: Book,
-    /// The nodes.
+    /// The machines, those that are no members too.
     pub hosts: Arc<Vec<Host>>,
+    /// Which of them are members.
+    pub site: Site,
     /// Users, counted from 1.
     pub users: u32,
     facts: Arc<Mutex<Facts>>,
@@ -55,10 +58,11 @@ pub struct Sweep {
 impl World {
     /// A run's.
     #[must_use]
-    pub fn new(book: Book, hosts: &[Host], users: u32) -> Self {
+    pub fn new(book: Book, hosts: &[Host], site: Site, users: u32) -> Self {
         Self {
             book,
             hosts: Arc::new(hosts.to_vec()),
+            site,
             users: users.max(1),
             facts: Arc::default(),
         }
@@ -66,6 +70,17 @@ impl World {
 
     fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The places of the machines that are members.
+    #[must_use]
+    pub fn members(&self) -> Vec<usize> {
+        let members = self.site.members();
+        let places = self.hosts.iter().enumerate();
+        places
+            .filter(|(_, host)| members.contains(&host.address()))
+            .map(|(place, _)| place)
+            .collect()
     }
 
     /// Something begins at a node.
