@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use admin::api;
+use core_types::limits::QUEUE_ATTEMPT_TIME;
 use oracle::history::{Action, MailboxKey, Outcome, Seen};
 use oracle::judge::Last;
 use oracle::mail::FinalMessage;
@@ -25,8 +26,9 @@ use crate::workload::look::{in_state, state_view};
 use crate::workload::world::World;
 use crate::workload::{MAILBOXES, PASSWORD, address};
 
-/// How long after the last fault everything must work again, all copies be there, and nothing be wrong.
-pub const QUIET_WITHIN: Duration = Duration::from_secs(90);
+/// How long after the last fault everything must work again, all copies be there, and nothing be wrong: more than
+/// [`QUEUE_ATTEMPT_TIME`], for which a queued message waits for a node that died while it tried to deliver it.
+pub const QUIET_WITHIN: Duration = Duration::from_secs(QUEUE_ATTEMPT_TIME.as_secs() + 30);
 /// How long an operation of a client may take.
 const OPERATION_WITHIN: Duration = Duration::from_secs(120);
 /// States that are looked at in each check of linearizability: what is not decided by then seldom is, and is counted.
@@ -34,7 +36,8 @@ const BUDGET: usize = 20_000;
 /// Differences between nodes are looked for so often: what one has applied the other has a moment later.
 const DUMPS_MAX: usize = 10;
 
-/// Returns when every node finds nothing to complain about and each group has so many voters, or says what it complains about after [`QUIET_WITHIN`].
+/// Returns when every node finds nothing to complain about and each group has so many voters, or says what it complains
+/// about after [`QUIET_WITHIN`].
 ///
 /// # Errors
 /// What is still wrong.
