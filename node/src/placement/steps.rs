@@ -68,7 +68,12 @@ fn wished(scene: &Scene) -> Step {
     if scene.wanted.is_empty() || (coming.is_empty() && leaving.is_empty()) {
         return Step::Rest;
     }
-    let ready: BTreeSet<NodeId> = coming.intersection(&scene.ready).copied().collect();
+    // An idle group's dead learner has everything, too.
+    let ready: BTreeSet<NodeId> = coming
+        .intersection(&scene.ready)
+        .copied()
+        .filter(|node| scene.reachable.contains(node))
+        .collect();
     let Some(out) = next_to_leave(scene, &leaving) else {
         return grow(scene, &coming, &ready);
     };
@@ -203,6 +208,17 @@ mod tests {
         unverified.verified = nodes(&[1]);
         unverified.forced = nodes(&[3]);
         assert_eq!(next(&unverified), to(&[1, 2, 4]));
+    }
+
+    #[test]
+    fn nobody_votes_who_is_not_reached() {
+        // An idle group's dead learner has everything, too.
+        let mut away = scene(2, &[1, 2, 3], &[2, 3, 4], &[4]);
+        away.reachable.remove(&NodeId(4));
+        assert!(waits(&next(&away)), "{:?}", next(&away));
+        let mut growing = scene(1, &[1], &[1, 2, 3], &[2, 3]);
+        growing.reachable.remove(&NodeId(3));
+        assert_eq!(next(&growing), to(&[1, 2]));
     }
 
     #[test]
