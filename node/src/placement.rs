@@ -200,14 +200,15 @@ fn picture(parts: &Parts, known: &Known) -> Picture {
         Some((row.group, group.membership().voters))
     });
     let member = |row: &NodeRow| {
-        let away = parts.health.reach.away(row.node);
+        let reach = &parts.health.reach;
+        let missed = reach.missed(row.node);
         Member {
             node: row.node,
             site: row.site,
             duty: known.duty(row.node),
-            reachable: away.is_none(),
-            lost: away.is_some_and(|away| away >= LOST_AFTER),
-            dead: away.is_some_and(|away| known.replace_after.is_some_and(|limit| away >= limit)),
+            reachable: reach.away(row.node).is_none(),
+            lost: missed.is_some_and(|missed| missed >= LOST_AFTER),
+            dead: missed.is_some_and(|missed| known.replace_after.is_some_and(|limit| missed >= limit)),
         }
     };
     Picture {
