@@ -272,6 +272,9 @@ pub struct Departure {
     pub refusal: Option<String>,
     /// What might be lost if it were removed now.
     pub would_lose: Vec<String>,
+    /// Groups that would be left without a majority if it were removed now, and could never do anything again: it is refused,
+    /// by force too.
+    pub would_stop: Vec<u32>,
 }
 
 /// `POST /v1/nodes/{node}/drain`
@@ -434,7 +437,8 @@ mod tests {
                 "state",
                 "votes_in",
                 "waits",
-                "would_lose"
+                "would_lose",
+                "would_stop"
             ]
         );
         assert_eq!(

@@ -77,7 +77,28 @@ pub(crate) fn departure(known: &Known, reports: &Reports, row: &NodeRow) -> api:
 
 fn of_group(departure: &mut api::Departure, reports: &Reports, row: &GroupRow, node: NodeId) {
     let group = row.group;
-    let Some(leader) = leader_of(reports, group) else {
+    let reached = |other: &NodeId| reports.get(other).is_some_and(Result::is_ok);
+    let leader = leader_of(reports, group);
+    // Where no leader says who votes: as it is planned, as long as the node itself may be part of the majority.
+    let planned = reached(&node).then(|| row.voters.iter().copied().collect());
+    let voters: BTreeSet<NodeId> = leader
+        .map(|leader| leader.voters.clone())
+        .or(planned)
+        .unwrap_or_default();
+    let left: Vec<NodeId> = voters
+        .iter()
+        .copied()
+        .filter(|other| *other != node && reached(other))
+        .collect();
+    if voters.contains(&node) && left.len() * 2 <= voters.len() {
+        departure.would_stop.push(group.0);
+        departure.would_lose.push(format!(
+            "group {group}: of its {} voters only {} could be reached, which is no majority: it would stop for good",
+            voters.len(),
+            left.len()
+        ));
+    }
+    let Some(leader) = leader else {
         departure.waits.push(format!("group {group}: no leader answers"));
         departure
             .would_lose
@@ -104,7 +125,6 @@ fn of_group(departure: &mut api::Departure, reports: &Reports, row: &GroupRow, n
             names(&late)
         ));
     }
-    let reached = |other: &NodeId| reports.get(other).is_some_and(Result::is_ok);
     let sure = leader
         .voters
         .iter()
@@ -261,7 +281,7 @@ mod tests {
     #[test]
     fn a_voters_removal_says_how_few_others_are_sure() {
         let known = known(3, &[1, 2, 3]);
-        let departure = departure(&known, &reports(&[1, 2, 3], &[1, 2, 3], &[3]), &known.nodes[1]);
+        let departure = departure(&known, &reports(&[1, 2, 3], &[1, 2], &[]), &known.nodes[1]);
         assert_eq!(
             departure
                 .refusal
@@ -273,5 +293,25 @@ mod tests {
             departure.would_lose,
             ["group 1: only 1 other nodes are sure to have everything that its 7 accounts keep"]
         );
+        assert_eq!(departure.would_stop, []);
+    }
+
+    #[test]
+    fn a_removal_that_would_leave_no_majority_is_told() {
+        let known = known(3, &[1, 2, 3]);
+        let of = |away: &[u64], node: usize| {
+            let reports = reports(&[1, 2, 3], &[1, 2, 3], away);
+            departure(&known, &reports, &known.nodes[node - 1])
+        };
+        assert_eq!(of(&[], 1).would_stop, []);
+        assert_eq!(of(&[2], 2).would_stop, [], "that it is away stops nothing");
+        for node in [1, 3] {
+            let stops = of(&[2], node);
+            assert_eq!(stops.would_stop, [1]);
+            let told = "group 1: of its 3 voters only 1 could be reached, which is no majority: it would stop for good";
+            assert_eq!(stops.would_lose.first().map(String::as_str), Some(told));
+        }
+        // Nobody leads just now, and it may be the one that is needed; or it is not there anyway.
+        assert_eq!((of(&[1], 2).would_stop, of(&[1], 1).would_stop), (vec![1], vec![]));
     }
 }
