@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use core_types::{GroupId, NodeId};
+use mailstore::StoreError;
 use raft::{Group, MembershipStatus};
 use state::rows::{GroupRow, NodeDuty, NodeRow, ReplicaRow};
 use state::{DirectoryOp, GroupOp, Outcome};
@@ -275,9 +276,6 @@ async fn reconcile(
         tracing::info!(group = %id, %node, "replica added");
         group.add_learner(node).await.map_err(text)?;
     }
-    for node in wanted.iter().filter(|node| !replicas.slots.contains(node)) {
-        propose(parts, id, GroupOp::AssignSlot { replica: *node }).await?;
-    }
     if !gone.is_empty() {
         tracing::info!(group = %id, nodes = ?gone, "replicas of removed nodes leave");
         group.remove_learners(&gone).await.map_err(text)?;
@@ -286,6 +284,18 @@ async fn reconcile(
     for node in replicas.slots.intersection(&known.removed) {
         if !members.contains(node) {
             propose(parts, id, GroupOp::FreeSlot { replica: *node }).await?;
+        }
+    }
+    for node in wanted.iter().filter(|node| !replicas.slots.contains(node)) {
+        let assigned = parts
+            .store
+            .propose_group_op(id, GroupOp::AssignSlot { replica: *node })
+            .await;
+        match assigned {
+            Ok(_) => {}
+            // Without a slot, a replica does all but accept mail on its own: nothing waits for it.
+            Err(StoreError::Refused(refusal)) => tracing::debug!(group = %id, %node, %refusal, "no slot is free"),
+            Err(error) => return Err(error.to_string()),
         }
     }
     match step {

@@ -121,7 +121,7 @@ pub const JOIN_TOKEN_ADDRESSES_MAX: usize = 16;
 pub const HANDSHAKES_RETRY: usize = 64;
 /// Handshakes under way at one node; further ones are dropped. Cost: some 20 KiB each.
 pub const HANDSHAKES_MAX: usize = 1024;
-/// Replicas of one group; a slot is given to each.
+/// Replicas of one group; a slot is given to each. A site takes so many nodes; a further one is refused.
 pub const SLOTS_MAX: u8 = 31;
 /// How long a voter may leave a put unanswered before it is skipped.
 pub const BLOB_PUT_TIMEOUT: Duration = Duration::from_secs(1);
