@@ -150,18 +150,36 @@ fn of_group(departure: &mut api::Departure, reports: &Reports, row: &GroupRow, n
 
 /// What the directory would say to draining the node.
 fn refusal(known: &Known, row: &NodeRow) -> Option<String> {
+    let neighbours = || {
+        known
+            .nodes
+            .iter()
+            .filter(|other| other.site == row.site && other.node != row.node)
+    };
+    let is_active = |other: &&NodeRow| known.duty(other.node) == NodeDuty::Active;
+    let others = neighbours().filter(is_active).count();
+    let mut going: BTreeSet<NodeId> = neighbours()
+        .filter(|other| !is_active(other))
+        .map(|other| other.node)
+        .collect();
+    going.insert(row.node);
     let needed = known
         .groups
         .iter()
-        .filter(|group| group.voters.contains(&row.node))
+        .filter(|group| group.voters.iter().any(|node| going.contains(node)))
         .map(|group| group.voters.len())
         .max()?;
-    let stays = |other: &&NodeRow| {
-        other.node != row.node && other.site == row.site && known.duty(other.node) == NodeDuty::Active
-    };
-    let others = known.nodes.iter().filter(stays).count();
-    (others < needed)
-        .then(|| format!("it votes in groups of {needed}, and only {others} other nodes are there to take its places"))
+    (others < needed).then(|| {
+        if going.len() == 1 {
+            format!("it votes in groups of {needed}, and only {others} other nodes are there to take its places")
+        } else {
+            let going: Vec<NodeId> = going.into_iter().collect();
+            format!(
+                "of the nodes that would leave ({}) one votes in a group of {needed}, and only {others} other nodes are there to take its place",
+                names(&going)
+            )
+        }
+    })
 }
 
 pub(crate) fn names(nodes: &[NodeId]) -> String {

@@ -104,8 +104,11 @@ fn a_node_leaves_only_where_enough_others_take_its_places() {
     assert_eq!(ask(&mut five, duty(1, LEAVING)), Outcome::Done);
     assert_eq!(ask(&mut five, duty(2, LEAVING)), Outcome::Done);
     assert!(is_in_use(&ask(&mut five, duty(3, LEAVING))));
-    // Node 4 votes nowhere: it may always go.
+    // Node 4 votes nowhere, but those that leave need it.
+    assert!(is_in_use(&ask(&mut five, duty(4, LEAVING))));
+    assert_eq!(ask(&mut five, duty(1, NodeDuty::Active)), Outcome::Done);
     assert_eq!(ask(&mut five, duty(4, LEAVING)), Outcome::Done);
+    assert!(is_in_use(&ask(&mut five, duty(5, LEAVING))));
     assert!(matches!(
         ask(&mut five, duty(9, LEAVING)),
         Outcome::Refused(Refusal::NoSuchObject(_))
