@@ -299,12 +299,18 @@ async fn reconcile(
         }
     }
     match step {
-        Step::Rest if group.is_in_joint_change() => group.change_voters_keeping(&membership.voters).await.map_err(text),
+        Step::Rest if group.is_in_joint_change() => group
+            .change_voters_keeping(&membership.voters, membership.index)
+            .await
+            .map_err(text),
         Step::Rest | Step::Wait(_) => Ok(()),
         Step::HandOver(to) => group.transfer_leader(to).await.map_err(text),
         Step::Voters(voters) => {
             tracing::info!(group = %id, ?voters, "voters changed");
-            group.change_voters_keeping(&voters).await.map_err(text)
+            group
+                .change_voters_keeping(&voters, membership.index)
+                .await
+                .map_err(text)
         }
     }
 }
