@@ -254,7 +254,8 @@ pub struct Departure {
     pub node: u64,
     /// Its name.
     pub name: String,
-    /// `active`; `draining` (it is to vote nowhere); `drained` (nothing depends on it any more: it may be removed).
+    /// `active`; `draining` (it is to vote nowhere); `drained` (nothing depends on it any more: it may be removed);
+    /// `removed` (it is gone for good, and nothing else is told of it).
     pub state: String,
     /// Whether the answering node reaches it.
     pub reachable: bool,

@@ -36,6 +36,10 @@ pub(crate) async fn remove(State(context): State<Context>, Path(node): Path<Stri
     let request: api::RemoveNode = parse(&body)?;
     context.store.directory().confirm().await?;
     let departure = context.node.departure(node).await?;
+    if departure.state == "removed" {
+        // The first answer may have been lost.
+        return Ok(Json(()));
+    }
     may_be_removed(&departure, request.force)
         .map_err(|reason| AdminError::new(Kind::NotAllowed, format!("node {node} cannot be removed: {reason}")))?;
     let op = DirectoryOp::RemoveNode {

@@ -46,6 +46,15 @@ fn unverified(leader: &ReplicaReport) -> Vec<NodeId> {
         .collect()
 }
 
+/// Of a node that is gone for good.
+pub(crate) fn removed(node: NodeId) -> api::Departure {
+    api::Departure {
+        node: node.0,
+        state: "removed".to_owned(),
+        ..api::Departure::default()
+    }
+}
+
 /// How things stand with one node.
 pub(crate) fn departure(known: &Known, reports: &Reports, row: &NodeRow) -> api::Departure {
     let node = row.node;
