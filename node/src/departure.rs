@@ -320,7 +320,7 @@ mod tests {
             departure.would_lose,
             ["group 1: only 1 other nodes are sure to have everything that its 7 accounts keep"]
         );
-        assert_eq!(departure.would_stop, []);
+        assert!(departure.would_stop.is_empty());
     }
 
     #[test]
@@ -330,8 +330,8 @@ mod tests {
             let reports = reports(&[1, 2, 3], &[1, 2, 3], away);
             departure(&known, &reports, &known.nodes[node - 1])
         };
-        assert_eq!(of(&[], 1).would_stop, []);
-        assert_eq!(of(&[2], 2).would_stop, [], "that it is away stops nothing");
+        assert!(of(&[], 1).would_stop.is_empty());
+        assert!(of(&[2], 2).would_stop.is_empty(), "that it is away stops nothing");
         for node in [1, 3] {
             let stops = of(&[2], node);
             assert_eq!(stops.would_stop, [1]);
