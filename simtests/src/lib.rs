@@ -10,11 +10,15 @@ compile_error!(
 
 pub mod book;
 pub mod check;
+pub mod child;
 pub mod client;
 pub mod host;
+#[cfg(feature = "mutants")]
+pub mod hunt;
 pub mod net;
 pub mod os;
 pub mod pool;
 pub mod run;
+pub mod site;
 pub mod trace;
 pub mod workload;

@@ -4,16 +4,20 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use clap::Parser;
+#[cfg(feature = "mutants")]
+use core_types::mutants::{self, Mutant};
 use oracle::coverage::Coverage;
 use oracle::schedule::{Schedule, shrink};
+#[cfg(feature = "mutants")]
+use simtests::hunt;
 use simtests::run::{Plan, Report, run, schedule as schedule_of};
 
 /// Deterministic simulation of whole clusters.
 #[derive(Debug, Parser)]
 struct Cli {
-    /// How many seeds.
-    #[arg(long, default_value_t = 10)]
-    seeds: u64,
+    /// How many seeds: ten, where nothing is said.
+    #[arg(long)]
+    seeds: Option<u64>,
     /// The first of them.
     #[arg(long, default_value_t = 1)]
     from: u64,
@@ -23,9 +27,9 @@ struct Cli {
     /// Print what happened, line by line (with `--seed`).
     #[arg(long)]
     trace: bool,
-    /// Seconds of load and faults in each run.
-    #[arg(long, default_value_t = 60)]
-    seconds: u64,
+    /// Seconds of load and faults in each run: 60, where nothing is said.
+    #[arg(long)]
+    seconds: Option<u64>,
     /// Runs at the same time.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
@@ -47,6 +51,21 @@ struct Cli {
     /// What the nodes log: a filter as `RUST_LOG` has it.
     #[arg(long)]
     log: Option<String>,
+    /// Plant this bug (`all`: one after the other) and run seeds until one finds it, 200 of 30 seconds at most; with `--seed`
+    /// only that one.
+    #[cfg(feature = "mutants")]
+    #[arg(long)]
+    mutant: Option<String>,
+}
+
+impl Cli {
+    fn seconds(&self) -> u64 {
+        #[cfg(feature = "mutants")]
+        if self.mutant.is_some() {
+            return self.seconds.unwrap_or(hunt::SECONDS);
+        }
+        self.seconds.unwrap_or(60)
+    }
 }
 
 fn main() -> ExitCode {
@@ -65,15 +84,22 @@ fn main() -> ExitCode {
         }
     };
     if let (true, Some(seed)) = (cli.print, cli.seed) {
-        print!("{}", schedule_of(seed, cli.seconds));
+        print!("{}", schedule_of(seed, cli.seconds()));
         return ExitCode::SUCCESS;
     }
     if let (true, Some(seed)) = (cli.shrink, cli.seed) {
-        return shrink_seed(schedule.unwrap_or_else(|| schedule_of(seed, cli.seconds)));
+        return shrink_seed(schedule.unwrap_or_else(|| schedule_of(seed, cli.seconds())));
+    }
+    #[cfg(feature = "mutants")]
+    if let Some(name) = &cli.mutant {
+        match (Mutant::named(name), cli.seed) {
+            (Some(mutant), Some(_)) => mutants::plant(mutant),
+            _ => return hunt(name, &cli),
+        }
     }
     if let Some(seed) = cli.seed {
         let plan = Plan {
-            schedule: schedule.unwrap_or_else(|| schedule_of(seed, cli.seconds)),
+            schedule: schedule.unwrap_or_else(|| schedule_of(seed, cli.seconds())),
             keep_trace: cli.trace,
         };
         let report = run_once_or_twice(plan, cli.twice);
@@ -102,9 +128,50 @@ fn main() -> ExitCode {
     }
 }
 
-/// Each seed in a process of its own: one that panics in the middle of a simulated world takes only itself down.
+/// Looks for planted bugs, and prints a table: name, the seed that found it, invariants.
+#[cfg(feature = "mutants")]
+fn hunt(name: &str, cli: &Cli) -> ExitCode {
+    let wanted = |mutant: &Mutant| name == "all" || mutant.name() == name;
+    let mutants: Vec<Mutant> = Mutant::ALL.into_iter().filter(wanted).collect();
+    let Ok(program) = std::env::current_exe() else {
+        return ExitCode::from(2);
+    };
+    if mutants.is_empty() {
+        let names: Vec<&str> = Mutant::ALL.into_iter().map(Mutant::name).collect();
+        println!("no bug is called {name}: {}", names.join(", "));
+        return ExitCode::from(2);
+    }
+    let hunt = hunt::Hunt {
+        from: cli.from,
+        seeds: cli.seeds.unwrap_or(hunt::SEEDS_MAX),
+        seconds: cli.seconds(),
+        jobs: cli.jobs,
+        ..hunt::Hunt::with(&program)
+    };
+    let mut all_found = true;
+    for mutant in mutants {
+        let found = hunt.hunt(mutant);
+        all_found &= found.is_some();
+        match found {
+            Some(found) => {
+                let ids: Vec<&str> = found.ids.iter().map(String::as_str).collect();
+                let needed = found.seed + 1 - hunt.from;
+                println!("| `{}` | {needed} | {} |", mutant.name(), ids.join(", "));
+                found.violations.iter().for_each(|text| println!("    {text}"));
+            }
+            None => println!("| `{}` | not within {} | |", mutant.name(), hunt.seeds),
+        }
+    }
+    if all_found {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Each seed in a process of its own.
 fn run_all(cli: &Cli) -> Totals {
-    let queue = Mutex::new(cli.from..cli.from + cli.seeds);
+    let queue = Mutex::new(cli.from..cli.from + cli.seeds.unwrap_or(10));
     let totals = Mutex::new(Totals::default());
     std::thread::scope(|scope| {
         for _ in 0..cli.jobs.max(1) {
@@ -130,24 +197,12 @@ fn run_all(cli: &Cli) -> Totals {
 
 fn in_a_child(seed: u64, cli: &Cli) -> Result<Report, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let mut command = std::process::Command::new(program);
-    command.args([
-        "--child",
-        "--seed",
-        &seed.to_string(),
-        "--seconds",
-        &cli.seconds.to_string(),
-    ]);
+    let mut arguments = vec!["--seed".to_owned(), seed.to_string()];
+    arguments.extend(["--seconds".to_owned(), cli.seconds().to_string()]);
     if cli.twice {
-        command.arg("--twice");
+        arguments.push("--twice".to_owned());
     }
-    let output = command.output().map_err(|error| error.to_string())?;
-    Report::parse(&String::from_utf8_lossy(&output.stdout)).ok_or_else(|| {
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let mut lines = said.lines().skip_while(|line| !line.contains("panicked at"));
-        let panic: Vec<&str> = lines.by_ref().take(2).collect();
-        format!("the run ended with {}: {}", output.status, panic.join(" "))
-    })
+    simtests::child::report_of(&program, &arguments)
 }
 
 fn run_once_or_twice(plan: Plan, twice: bool) -> Report {
