@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use admin::api;
+use core_types::limits::QUEUE_ATTEMPT_TIME;
 
 use crate::client::Answer;
 use crate::client::admin as ask;
@@ -13,7 +14,9 @@ use crate::client::smtp::Smtp;
 use crate::workload::{Known, Ledger, Listing, MAILBOXES, PASSWORD, address, check_bytes, list, owned};
 
 /// How long after the last fault everything must work again, all copies be there, and nothing be wrong.
-pub const QUIET_WITHIN: Duration = Duration::from_secs(90);
+///
+/// What was being tried out of a queue when its node died is tried again only after the time of an attempt.
+pub const QUIET_WITHIN: Duration = Duration::from_secs(QUEUE_ATTEMPT_TIME.as_secs() + 30);
 
 /// Returns when every node finds nothing to complain about and each group has so many voters, or says what it complains about after [`QUIET_WITHIN`].
 ///

@@ -19,6 +19,8 @@ pub mod net;
 pub mod os;
 pub mod pool;
 pub mod run;
+pub mod scenario;
 pub mod site;
+pub mod tool;
 pub mod trace;
 pub mod workload;
