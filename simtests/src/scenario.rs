@@ -61,10 +61,16 @@ impl Scenario {
     /// The file is no schedule.
     pub fn schedule(&self, seed: Option<u64>) -> Result<Schedule, String> {
         let schedule = Schedule::parse(self.text).map_err(|error| format!("{}: {error}", self.name));
-        schedule.map(|schedule| Schedule {
-            seed: seed.unwrap_or(schedule.seed),
-            ..schedule
-        })
+        let mut schedule = schedule?;
+        if let Some(seed) = seed
+            && seed != schedule.seed
+        {
+            for client in &mut schedule.clients {
+                client.seed = client.seed.wrapping_add(seed.wrapping_mul(1009));
+            }
+            schedule.seed = seed;
+        }
+        Ok(schedule)
     }
 
     /// The run of it.
