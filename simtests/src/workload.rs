@@ -177,8 +177,9 @@ impl Client {
     }
 
     fn move_on(&mut self) {
-        if self.roams {
-            let members = self.world.members();
+        let members = self.world.members();
+        // A node that was removed is no node to come back to.
+        if self.roams || !members.contains(&self.node) {
             self.node = self.pick(&members).copied().unwrap_or(0);
         }
     }
