@@ -20,6 +20,8 @@ pub(crate) struct Copies {
     voters: BTreeSet<NodeId>,
     /// Of each voter, and of this node.
     holders: BTreeMap<NodeId, Holder>,
+    /// What is known of this node is not to be relied on until a comparison that begins from now on has ended.
+    is_here_in_doubt: bool,
     /// Blobs that are referred to.
     total: u64,
     lacking_max: usize,
@@ -61,6 +63,7 @@ impl Copies {
             this,
             voters: BTreeSet::new(),
             holders: BTreeMap::new(),
+            is_here_in_doubt: true,
             total: 0,
             lacking_max,
         };
@@ -110,10 +113,9 @@ impl Copies {
         }
     }
 
-    /// What this node has is to be looked at anew before it is relied on.
+    /// What this node has is to be looked at anew before it is relied on. Until then the counts say what was known before.
     pub(crate) fn doubt_here(&mut self) {
         if let Some(holder) = self.holders.get_mut(&self.this) {
-            holder.is_known = false;
             holder.is_due = true;
         }
     }
@@ -139,6 +141,8 @@ impl Copies {
             holder.is_due = false;
             // It finds them again.
             holder.unlisted = 0;
+            // It began because of a doubt, which its end settles unless there is another one by then (`is_due`).
+            self.is_here_in_doubt |= node == self.this;
         }
     }
 
@@ -146,6 +150,7 @@ impl Copies {
     pub(crate) fn complete(&mut self, node: NodeId) {
         if let Some(holder) = self.holders.get_mut(&node) {
             holder.is_known = true;
+            self.is_here_in_doubt &= node != self.this;
         }
     }
 
@@ -187,8 +192,8 @@ impl Copies {
 
     /// Whether this node has everything, for certain.
     pub(crate) fn is_whole_here(&self) -> bool {
-        let here = self.holders.get(&self.this);
-        here.is_some_and(|here| here.is_known && !here.is_due && here.lacking.is_empty() && here.unlisted == 0)
+        let here = self.holders.get(&self.this).filter(|_| !self.is_here_in_doubt);
+        here.is_some_and(|here| !here.is_due && here.lacking.is_empty() && here.unlisted == 0)
     }
 
     /// Blobs that this node lacks or may lack.
@@ -305,7 +310,36 @@ mod tests {
         copies.lacks(NodeId(1), blob(1));
         assert!(!copies.is_whole_here());
         copies.has(NodeId(1), blob(1));
+        assert!(copies.is_whole_here());
+        // Neither before nor in the middle of the look, whatever it was that made it due.
+        for doubt in [Copies::doubt_here, Copies::missed] {
+            doubt(&mut copies);
+            assert!(!copies.is_whole_here());
+            copies.begin(NodeId(1));
+            assert!(!copies.is_whole_here());
+            copies.cut_short(NodeId(1));
+            assert!(!copies.is_whole_here());
+            copies.begin(NodeId(1));
+            doubt(&mut copies);
+            copies.complete(NodeId(1));
+            assert!(!copies.is_whole_here(), "that look began before the doubt");
+            copies.begin(NodeId(1));
+            copies.complete(NodeId(1));
+            assert!(copies.is_whole_here());
+        }
+    }
+
+    #[test]
+    fn a_doubt_about_this_node_changes_no_count() {
+        let mut copies = Copies::new(NodeId(1));
+        copies.set_voters(&nodes(&[1, 2, 3]));
+        compared(&mut copies, &[1, 2, 3], 7);
+        copies.lacks(NodeId(3), blob(1));
         copies.doubt_here();
-        assert!(!copies.is_whole_here());
+        assert_eq!((copies.under_replicated(), copies.lacking_here()), (1, 0));
+        copies.begin(NodeId(1));
+        assert_eq!((copies.under_replicated(), copies.lacking_here()), (1, 0));
+        copies.complete(NodeId(1));
+        assert_eq!(copies.under_replicated(), 1);
     }
 }

@@ -49,7 +49,8 @@ pub struct RepairReport {
     pub under_replicated: u64,
     /// Blobs that this node is to hold and does not, as far as it knows.
     pub lacking_here: u64,
-    /// Of them, those that no node which could be reached has. When it is not zero, mail is missing: an alarm.
+    /// Of them, those that no member of the group which could be reached has, voter or learner. When it is not zero, mail is
+    /// missing: an alarm.
     pub missing: u64,
 }
 
@@ -71,7 +72,9 @@ pub struct Repair {
     rpc: Arc<dyn Rpc>,
     group: GroupId,
     copies: Copies,
-    /// Of those that this node lacks: nobody who was reached has them.
+    /// Who follows the group without a vote. They hold its blobs too, or some of them.
+    learners: BTreeSet<NodeId>,
+    /// Of those that this node lacks: no member who was reached has them.
     missing: BTreeSet<BlobId>,
     /// With those whom nothing is known of yet, or no longer.
     soon: Option<Walk>,
@@ -96,16 +99,18 @@ impl Repair {
             store,
             rpc,
             group,
+            learners: BTreeSet::new(),
             missing: BTreeSet::new(),
             soon: None,
             background: None,
         }
     }
 
-    /// Who votes in the group. This node is to hold the blobs too, whether it votes or not: a learner must have every blob
-    /// before it may become a voter.
-    pub fn set_voters(&mut self, voters: &BTreeSet<NodeId>) {
+    /// Who votes in the group, and who follows it only. This node is to hold the blobs too, whether it votes or not: a learner
+    /// must have every blob before it may become a voter. The copies of the other learners are not counted, but used.
+    pub fn set_members(&mut self, voters: &BTreeSet<NodeId>, learners: &BTreeSet<NodeId>) {
         self.copies.set_voters(voters);
+        self.learners.clone_from(learners);
     }
 
     /// The group refers to a blob from now on; whom the receipts name.
@@ -124,7 +129,7 @@ impl Repair {
         self.copies.missed();
     }
 
-    /// What this node has is looked at anew, before [`Repair::is_whole_here`] says yes.
+    /// What this node has is looked at anew, before [`Repair::is_whole_here`] says yes. The report says what was known before.
     pub fn doubt_here(&mut self) {
         self.copies.doubt_here();
     }
@@ -301,11 +306,11 @@ impl Repair {
     }
 
     async fn fetch(&mut self, ids: Vec<BlobId>) -> Result<(), BlobError> {
-        let voters: Vec<NodeId> = self.copies.voters().iter().copied().collect();
+        let members: Vec<NodeId> = self.copies.voters().iter().chain(&self.learners).copied().collect();
         let fetcher = self.fetcher.clone();
         let fetches = ids.into_iter().map(|id| {
-            let (fetcher, voters) = (&fetcher, &voters);
-            async move { (id, fetcher.fetch(id, voters).await) }
+            let (fetcher, members) = (&fetcher, &members);
+            async move { (id, fetcher.fetch(id, members).await) }
         });
         let mut fetches = futures_util::stream::iter(fetches).buffer_unordered(BLOB_FETCHES_MAX);
         while let Some((id, fetched)) = fetches.next().await {
@@ -313,7 +318,7 @@ impl Repair {
                 Ok(()) => self.has_here(id),
                 Err(BlobError::Unavailable(_)) => {
                     if self.missing.insert(id) {
-                        tracing::error!(blob = %id, group = %self.group, "no node that can be reached has a blob that is referred to");
+                        tracing::error!(blob = %id, group = %self.group, "no member that can be reached has a blob that is referred to");
                     }
                 }
                 Err(BlobError::WrongHash(_) | BlobError::Full) => {}

@@ -17,7 +17,7 @@ use transport::Rpc;
 
 use crate::follow::Removal;
 use crate::placement::reach::Reach;
-use crate::start::{Parts, leads, others};
+use crate::start::{Parts, leads};
 
 /// What the passes found last.
 #[derive(Debug, Default)]
@@ -174,16 +174,7 @@ async fn refetch(parts: Arc<Parts>) {
         let _ = sender.try_send(blob);
     }));
     while let Some(blob) = wrong.recv().await {
-        let node = parts.identity.node();
-        let nodes: BTreeSet<_> = parts
-            .groups
-            .list()
-            .iter()
-            .flat_map(|group| group.membership().voters)
-            .collect();
-        let nodes: Vec<_> = nodes.into_iter().collect();
-        let peers: Vec<_> = others(node, &nodes).collect();
-        match parts.fetcher.fetch(blob, &peers).await {
+        match parts.fetcher.fetch(blob, &parts.store.blob_nodes()).await {
             Ok(()) => tracing::info!(%blob, "a damaged blob was replaced from another node"),
             Err(error) => tracing::error!(%blob, %error, "a damaged blob cannot be replaced now"),
         }

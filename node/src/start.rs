@@ -188,9 +188,10 @@ impl Node {
         if let Err(error) = self.parts.groups.checkpoint().await {
             tracing::warn!(%error, "the index was not synced; it will be brought up from the log");
         }
+        let replicas = self.parts.groups.list();
         self.parts.groups.shutdown().await;
         let _ = tokio::time::timeout(STOP_PATIENCE, self.parts.store.blobs().flush()).await;
-        manifests::finish(&self.parts).await;
+        manifests::finish(&self.parts, &replicas).await;
         self.parts.transport.shutdown().await;
         tracing::info!("stopped");
     }
@@ -589,11 +590,6 @@ fn open_groups(
 /// The groups that this node leads.
 pub(crate) fn leads(groups: &Groups, group: GroupId) -> bool {
     groups.group(group).is_some_and(|group| group.is_leader())
-}
-
-/// How many nodes of a list are not this one.
-pub(crate) fn others(node: NodeId, nodes: &[NodeId]) -> impl Iterator<Item = NodeId> + '_ {
-    nodes.iter().copied().filter(move |other| *other != node)
 }
 
 /// How long the blob journal may take to become files when the node stops. What is left is taken up at the next start.

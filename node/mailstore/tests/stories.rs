@@ -1,7 +1,7 @@
 //! What the mail store promises to the front ends, told on one node.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
-use core_types::{Flags, MailboxName, ModSeq, Uid};
+use core_types::{Flags, MailboxName, ModSeq, NodeId, Uid};
 use mailstore::testing::TestStore;
 use mailstore::{DeliverTo, Delivered, EnvelopeFrom, StoreError};
 use raft::consensus::Consensus;
@@ -65,6 +65,11 @@ async fn a_message_damaged_here_while_it_is_read_is_read_on_from_another_node() 
     let rest = bytes.read_all(first.len() as u64..u64::MAX).await.unwrap();
     assert!(rest == message[first.len()..], "the same octets from the same place on");
     assert!(!test.disk.paths().contains(&path), "the damaged file was set aside");
+
+    // Also from one that only follows.
+    test.groups.set_members(vec![NodeId(1)], vec![NodeId(2)]);
+    let bytes = mail.open(&row).await.unwrap();
+    assert!(bytes.read_all(0..u64::MAX).await.unwrap() == message);
 
     // The other node's copy damaged too: an error, and no wrong octet.
     let path = test

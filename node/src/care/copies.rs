@@ -76,7 +76,7 @@ impl Keeper {
         if status.closed.is_some() || !is_member {
             return PAUSE_MAX;
         }
-        self.repair.set_voters(&membership.voters);
+        self.repair.set_members(&membership.voters, &membership.learners);
         let look = self.parts.health.look();
         if look > self.look {
             self.look = look;
