@@ -68,6 +68,9 @@ impl Replicator {
             let (this, sealed, sender, voter) = (self.clone(), sealed.clone(), sender.clone(), *voter);
             // A task of its own: it goes on when there are copies enough, and when the asker is gone.
             tokio::spawn(async move {
+                if mutants::is_planted(Mutant::ReceiptsNotChecked) && voter != this.rpc.node() {
+                    let _ = sender.send((voter, Ok(()))).await;
+                }
                 let result = this.put_on(voter, &sealed, Class::Blob).await;
                 let _ = sender.send((voter, result)).await;
             });
@@ -77,7 +80,6 @@ impl Replicator {
             match result {
                 Ok(()) => receipts.nodes.push(voter),
                 Err(error @ BlobError::SyncFailed(_)) => return Err(error),
-                Err(_) if mutants::is_planted(Mutant::ReceiptsNotChecked) => receipts.nodes.push(voter),
                 Err(error) => {
                     tracing::warn!(blob = %sealed.id(), %group, %voter, %error, "a voter is skipped");
                     receipts.skipped.push(voter);

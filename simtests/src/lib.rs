@@ -19,5 +19,6 @@ pub mod net;
 pub mod os;
 pub mod pool;
 pub mod run;
+pub mod tails;
 pub mod trace;
 pub mod workload;
