@@ -6,12 +6,14 @@
 //!
 //! Invariant: a blob that a voter is known to lack counts as under-replicated until the voter said that it has it, or until nothing
 //! refers to the blob any more. Memory: [`BLOB_LACKING_MAX`] names for each voter; of what is beyond only the number is
-//! kept, and the next comparison finds it again. Not here: asking, fetching, time.
+//! kept, which is never too small, and the next comparison finds it again. Not here: asking, fetching, time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use core_types::limits::{BLOB_COPIES, BLOB_LACKING_MAX};
 use core_types::{BlobId, NodeId};
+
+use crate::count::Count;
 
 /// See the module.
 #[derive(Debug)]
@@ -23,7 +25,7 @@ pub(crate) struct Copies {
     /// What is known of this node is not to be relied on until a comparison that begins from now on has ended.
     is_here_in_doubt: bool,
     /// Blobs that are referred to.
-    total: u64,
+    total: Count,
     lacking_max: usize,
 }
 
@@ -34,7 +36,7 @@ struct Holder {
     /// Everything is to be compared with it soon.
     is_due: bool,
     lacking: BTreeSet<BlobId>,
-    /// Blobs that it lacks and that found no place in `lacking`, at most.
+    /// Blobs that it lacks and that found no place in `lacking`, at most: whether one of them was released is not known.
     unlisted: u64,
 }
 
@@ -64,7 +66,7 @@ impl Copies {
             voters: BTreeSet::new(),
             holders: BTreeMap::new(),
             is_here_in_doubt: true,
-            total: 0,
+            total: Count::unknown(),
             lacking_max,
         };
         copies.set_voters(&BTreeSet::new());
@@ -88,7 +90,7 @@ impl Copies {
 
     /// Something refers to the blob now, and nothing did before; who is said to have it.
     pub(crate) fn added(&mut self, blob: BlobId, holders: &[NodeId]) {
-        self.total += 1;
+        self.total.added(blob);
         for (_, holder) in self.holders.iter_mut().filter(|(node, _)| !holders.contains(node)) {
             holder.lacks(blob, self.lacking_max);
         }
@@ -96,8 +98,17 @@ impl Copies {
 
     /// Nothing refers to the blob any more.
     pub(crate) fn released(&mut self, blob: BlobId) {
-        self.total = self.total.saturating_sub(1);
+        self.total.released(blob);
         self.forget(blob);
+        self.bound_unlisted();
+    }
+
+    /// Nobody lacks more than there is.
+    fn bound_unlisted(&mut self) {
+        for holder in self.holders.values_mut() {
+            let rest = self.total.total().saturating_sub(holder.lacking.len() as u64);
+            holder.unlisted = holder.unlisted.min(rest);
+        }
     }
 
     pub(crate) fn forget(&mut self, blob: BlobId) {
@@ -154,9 +165,15 @@ impl Copies {
         }
     }
 
-    /// So many blobs are referred to.
-    pub(crate) fn counted(&mut self, total: u64) {
+    /// So many blobs are referred to: a count that has come to its end.
+    pub(crate) fn counted(&mut self, total: Count) {
         self.total = total;
+        self.bound_unlisted();
+    }
+
+    /// Everything was heard of that the end of the last count shows.
+    pub(crate) fn settle(&mut self) {
+        self.total.settle();
     }
 
     /// A comparison with this node ended early.
@@ -212,13 +229,13 @@ impl Copies {
             .filter(|holder| holder.is_known)
             .collect();
         if known.len() < wanted {
-            return self.total;
+            return self.total.total();
         }
         let lacking: BTreeSet<&BlobId> = known.iter().flat_map(|holder| &holder.lacking).collect();
         let copies = |blob: &BlobId| known.iter().filter(|holder| !holder.lacking.contains(blob)).count();
         let listed = lacking.into_iter().filter(|blob| copies(blob) < wanted).count() as u64;
         let unlisted: u64 = known.iter().map(|holder| holder.unlisted).sum();
-        (listed + unlisted).min(self.total.max(listed))
+        (listed + unlisted).min(self.total.total().max(listed))
     }
 }
 
@@ -239,7 +256,9 @@ mod tests {
             copies.begin(node);
             copies.complete(node);
         }
-        copies.counted(total);
+        let mut count = Count::unknown();
+        (0..total).for_each(|number| count.added(BlobId([number as u8; 32])));
+        copies.counted(count);
     }
 
     #[test]
@@ -295,6 +314,26 @@ mod tests {
         copies.lacks(NodeId(3), blob(4));
         copies.complete(NodeId(3));
         assert_eq!((copies.under_replicated(), copies.due()), (2, nodes(&[])));
+    }
+
+    #[test]
+    fn what_found_no_place_and_was_released_is_not_counted_when_other_blobs_come() {
+        let mut copies = Copies::with_limit(NodeId(1), 2);
+        copies.set_voters(&nodes(&[1, 2, 3]));
+        compared(&mut copies, &[1, 2, 3], 0);
+        for number in 1..=5 {
+            copies.added(blob(number), &[NodeId(1), NodeId(2)]);
+        }
+        assert_eq!(copies.under_replicated(), 5);
+        for number in 1..=5 {
+            copies.released(blob(number));
+        }
+        for number in 11..=14 {
+            copies.added(blob(number), &[NodeId(1), NodeId(2), NodeId(3)]);
+        }
+        assert_eq!(copies.under_replicated(), 0);
+        copies.added(blob(15), &[NodeId(2), NodeId(3)]);
+        assert_eq!((copies.under_replicated(), copies.lacking_here()), (1, 1));
     }
 
     #[test]

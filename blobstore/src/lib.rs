@@ -10,6 +10,7 @@
 mod collect;
 mod committer;
 mod copies;
+mod count;
 mod error;
 mod fetch;
 mod files;
@@ -26,6 +27,7 @@ mod repair;
 mod replicator;
 mod run;
 mod service;
+mod silent;
 mod store;
 #[cfg(test)]
 mod testing;

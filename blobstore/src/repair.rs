@@ -19,6 +19,7 @@ use transport::{Class, Rpc};
 
 use crate::BlobStore;
 use crate::copies::Copies;
+use crate::count::Count;
 use crate::error::BlobError;
 use crate::fetch::{Fetcher, ask};
 use crate::wire::{Answer, Request};
@@ -84,9 +85,8 @@ pub struct Repair {
 
 /// A comparison under way.
 struct Walk {
-    after: Option<BlobId>,
     with: BTreeSet<NodeId>,
-    checked: u64,
+    count: Count,
 }
 
 impl Repair {
@@ -116,12 +116,18 @@ impl Repair {
     /// The group refers to a blob from now on; whom the receipts name.
     pub fn added(&mut self, blob: BlobId, holders: &[NodeId]) {
         self.copies.added(blob, holders);
+        self.walks().for_each(|walk| walk.count.added(blob));
     }
 
     /// The group does not refer to a blob any more.
     pub fn released(&mut self, blob: BlobId) {
         self.copies.released(blob);
+        self.walks().for_each(|walk| walk.count.released(blob));
         self.missing.remove(&blob);
+    }
+
+    fn walks(&mut self) -> impl Iterator<Item = &mut Walk> {
+        self.soon.iter_mut().chain(&mut self.background)
     }
 
     /// Some of these changes were not told: everything is compared again soon.
@@ -188,11 +194,13 @@ impl Repair {
         Ok(())
     }
 
-    /// Compares one page of names: with those of whom nothing is known, else with all in the background.
+    /// Compares one page of names: with those of whom nothing is known, else with all in the background. Between two pages
+    /// the changes that are known by then are told.
     ///
     /// # Errors
     /// As [`Repair::mend`].
     pub async fn compare(&mut self, references: &dyn References) -> Result<Compared, BlobError> {
+        self.copies.settle();
         if self.soon.is_none() {
             let due = self.reachable(self.copies.due());
             if !due.is_empty() {
@@ -211,7 +219,7 @@ impl Repair {
             }
             if ended? {
                 walk.with.iter().for_each(|node| self.copies.complete(*node));
-                self.copies.counted(walk.checked);
+                self.copies.counted(walk.count);
             } else if !walk.with.is_empty() {
                 self.soon = Some(walk);
                 return Ok(Compared::Soon);
@@ -223,7 +231,7 @@ impl Repair {
             None => Walk::new(self.reachable(self.copies.all())),
         };
         if self.compare_page(references, &mut walk).await? {
-            self.copies.counted(walk.checked);
+            self.copies.counted(walk.count);
             return Ok(Compared::End);
         }
         self.background = Some(walk);
@@ -239,7 +247,9 @@ impl Repair {
     /// Whether it was the last page. Who does not answer is left out from then on.
     async fn compare_page(&mut self, references: &dyn References, walk: &mut Walk) -> Result<bool, BlobError> {
         let this = self.rpc.node();
-        let page = references.page(walk.after, BLOB_PAGE_MAX).await?;
+        let after = walk.count.after();
+        let page = references.page(after, BLOB_PAGE_MAX).await?;
+        walk.count.page(&page);
         let Some(last) = page.last().copied() else {
             return Ok(true);
         };
@@ -250,7 +260,7 @@ impl Repair {
             } else {
                 let request = Request::Compare {
                     group: self.group,
-                    after: walk.after,
+                    after,
                     through: last,
                     digest,
                 };
@@ -268,8 +278,6 @@ impl Repair {
                 self.copies.lacks(node, *id);
             }
         }
-        walk.checked += page.len() as u64;
-        walk.after = Some(last);
         Ok(false)
     }
 
@@ -332,9 +340,8 @@ impl Repair {
 impl Walk {
     fn new(with: BTreeSet<NodeId>) -> Self {
         Self {
-            after: None,
             with,
-            checked: 0,
+            count: Count::begin(),
         }
     }
 }

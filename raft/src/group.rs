@@ -199,12 +199,18 @@ impl Group {
     /// while `read` runs, so it is one query.
     ///
     /// # Errors
-    /// `Closed`; `read` was not called then.
+    /// `Closed`, also while a replica that begins anew has not come as far as the one before it was; `read` was not called
+    /// then.
     pub async fn read(&self, read: &mut ReadFn<'_>) -> Result<(), GroupError> {
-        if let Some(reason) = self.inner.replica.closed() {
+        let replica = &self.inner.replica;
+        if let Some(reason) = replica.closed() {
             return Err(GroupError::Closed(reason));
         }
-        self.inner.replica.rows.read(read).await;
+        // It would show what was long ago, or nothing, where the one before it has shown more.
+        if !replica.has_what_was_before() {
+            return Err(GroupError::Closed("it begins anew".to_owned()));
+        }
+        replica.rows.read(read).await;
         Ok(())
     }
 

@@ -260,10 +260,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             return Err(io::Error::other("there is no file to install"));
         };
         let replica = Arc::clone(&self.replica);
-        let _busy = replica.busy.lock().await;
-        if let Some(reason) = replica.closed() {
-            return Err(io::Error::other(reason));
-        }
+        let _busy = replica.lock_open().await?;
         let result = self.install(meta, file).await;
         if let Err(error) = &result {
             if is_full(error) {
@@ -399,14 +396,24 @@ impl Builder {
             }
         }
         drop(pin);
-        if let Some(reason) = replica.closed() {
-            // The rows may be another replica's by now.
-            return Err(io::Error::other(reason));
-        }
-        let file = blocking::run(&*replica.pool, move || writer.finish())
+        writer = blocking::run(&*replica.pool, move || {
+            writer.seal()?;
+            Ok(writer)
+        })
+        .await
+        .map_err(io::Error::other)?;
+        let busy = replica.lock_open().await?;
+        let path = blocking::run(&*replica.pool, move || writer.publish())
             .await
             .map_err(io::Error::other)?;
+        drop(busy);
+        let disk = Arc::clone(&replica.disk);
+        let file = blocking::run(&*replica.pool, move || snapshot::verify(&*disk, &path))
+            .await
+            .map_err(io::Error::other)?;
+        let busy = replica.lock_open().await?;
         keep_snapshot(&replica, file.clone()).await.map_err(io::Error::other)?;
+        drop(busy);
         replica.reset_unsaved();
         collect(&replica).await.map_err(io::Error::other)?;
         Ok(file)

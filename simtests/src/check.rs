@@ -15,18 +15,18 @@ use crate::workload::{Known, Ledger, Listing, MAILBOXES, PASSWORD, address, chec
 /// How long after the last fault everything must work again, all copies be there, and nothing be wrong.
 pub const QUIET_WITHIN: Duration = Duration::from_secs(90);
 
-/// Returns when every node finds nothing to complain about, or says what it complains about after [`QUIET_WITHIN`].
+/// Returns when every node finds nothing to complain about and each group has so many voters, or says what it complains about after [`QUIET_WITHIN`].
 ///
 /// # Errors
 /// What is still wrong.
-pub async fn quiet(nodes: &[IpAddr]) -> Result<Duration, String> {
+pub async fn quiet(nodes: &[IpAddr], voters: usize) -> Result<Duration, String> {
     let begin = tokio::time::Instant::now();
     loop {
         let mut wrong = String::new();
         for node in nodes {
             match ask::request(*node, "GET", "/v1/status", "").await {
                 Ok(body) => {
-                    for text in complaints(&body, nodes.len()) {
+                    for text in complaints(&body, nodes.len(), voters) {
                         wrong.push_str(&format!("{node}: {text}; "));
                     }
                 }
@@ -44,7 +44,7 @@ pub async fn quiet(nodes: &[IpAddr]) -> Result<Duration, String> {
 }
 
 /// What a node's status says that is not as it should be in a quiet site.
-fn complaints(body: &str, nodes: usize) -> Vec<String> {
+fn complaints(body: &str, nodes: usize, voters: usize) -> Vec<String> {
     let status: api::Status = match serde_json::from_str(body) {
         Ok(status) => status,
         Err(error) => return vec![error.to_string()],
@@ -60,9 +60,12 @@ fn complaints(body: &str, nodes: usize) -> Vec<String> {
     for group in status
         .groups
         .iter()
-        .filter(|group| group.voters.len() != nodes || !group.learners.is_empty())
+        .filter(|group| group.voters.len() != voters || group.learners.len() != nodes - voters)
     {
-        complaints.push(format!("group {} has the voters {:?}", group.group, group.voters));
+        complaints.push(format!(
+            "group {} has the voters {:?} and the learners {:?}",
+            group.group, group.voters, group.learners
+        ));
     }
     complaints
 }

@@ -19,6 +19,7 @@ pub mod net;
 pub mod os;
 pub mod pool;
 pub mod run;
+pub mod site;
 pub mod tails;
 pub mod trace;
 pub mod workload;

@@ -1,12 +1,15 @@
 //! One run: a cluster is founded, clients work while faults happen, everything is healed, and everything is checked.
 
+mod administrator;
 mod atlas;
+mod branches;
 mod faults;
 mod found;
+mod links;
 mod report;
+mod watch;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -18,13 +21,17 @@ use crate::check;
 use crate::host::Host;
 use crate::net::Weather;
 use crate::os::{EPOCH_SECONDS, Seeded};
+use crate::site::{Site, Standing};
 use crate::trace::Trace;
 use crate::workload::{Client, Ledger};
 
 pub use atlas::{NODES, schedule};
+pub use branches::EXPECTED;
 use found::{Slot, found, last_look};
+use links::Links;
 pub use report::Report;
 use report::{index_differences, is_of_the_disk};
+use watch::Watch;
 
 /// What a run is to be.
 #[derive(Clone, Debug)]
@@ -68,12 +75,26 @@ struct Run {
     weather: Weather,
     /// The faults that last just now, by their place in the schedule, and the rules of disks that go with them.
     active: BTreeMap<usize, (Fault, Option<RuleId>)>,
+    /// Who is to be a member.
+    site: Site,
+    links: Links,
+    /// The clients' names in the simulated network.
+    names: Vec<String>,
+    /// What administrators were asked to do.
+    admins: Vec<Slot>,
+    /// Leaders that are to die, by the places of their events; how many receipts each machine had then.
+    doomed: BTreeMap<usize, Vec<u64>>,
+    /// Whose death an event was.
+    victims: BTreeMap<usize, u64>,
+    watch: Watch,
 }
 
 /// How long the cluster may take to be founded.
 const FOUNDED_WITHIN: Duration = Duration::from_secs(60);
 /// How long clients may take to end.
 const CLIENTS_END_WITHIN: Duration = Duration::from_secs(90);
+/// How long a change of the members may take after the last fault.
+const ADMINS_END_WITHIN: Duration = Duration::from_secs(180);
 
 impl Run {
     fn new(plan: Plan) -> Self {
@@ -88,6 +109,13 @@ impl Run {
             groups: u32::try_from(knob("groups", 2)).unwrap_or(2),
             weather: Weather::default(),
             active: BTreeMap::new(),
+            site: Site::default(),
+            links: Links::default(),
+            names: Vec::new(),
+            admins: Vec::new(),
+            doomed: BTreeMap::new(),
+            victims: BTreeMap::new(),
+            watch: Watch::default(),
             plan,
         }
     }
@@ -105,9 +133,16 @@ impl Run {
             .udp_capacity(65_536)
             .tcp_capacity(65_536)
             .build();
-        let hosts: Vec<Host> = (1..=NODES as u64)
+        let members = self.plan.schedule.nodes.clone();
+        let hosts: Vec<Host> = (1..=atlas::machines(&self.plan.schedule))
             .map(|number| {
                 let address = sim.lookup(format!("node-{number}"));
+                let standing = if members.contains(&number) {
+                    Standing::Member
+                } else {
+                    Standing::Spare
+                };
+                self.site.place(number, address, standing);
                 Host::new(
                     number,
                     seed,
@@ -123,13 +158,15 @@ impl Run {
             sim.host(host.name(), move || host.clone().run());
         }
         let book = self.ledger.book.clone();
+        let _branches = branches::count(&book);
         if let Err(error) = self.phases(&mut sim, &hosts) {
             self.ledger.violation(&error);
         }
         for host in &hosts {
+            let is_gone = self.site.standing(host.number()) == Some(Standing::Gone);
             for reason in host.ended() {
-                // A disk that is full or broken ends a node by design; anything else is a defect.
-                if !is_of_the_disk(&reason) {
+                // A disk that is full or broken ends a node by design, and so does its removal; anything else is a defect.
+                if !is_of_the_disk(&reason) && !is_gone {
                     book.violation("I34", format!("{} ended: {reason}", host.name()));
                 }
             }
@@ -158,10 +195,12 @@ impl Run {
     }
 
     fn phases(&mut self, sim: &mut turmoil::Sim<'_>, hosts: &[Host]) -> Result<(), String> {
-        let addresses: Vec<IpAddr> = hosts.iter().map(Host::address).collect();
+        let addresses = self.site.members();
         // Founding.
         let outcome = Slot::default();
-        let founding = found(addresses.clone(), hosts.to_vec(), self.users, outcome.clone());
+        let first = hosts.get(..addresses.len()).unwrap_or(hosts).to_vec();
+        let replace_after = self.plan.schedule.knob("replace_after", 0);
+        let founding = found(self.site.clone(), first, self.users, replace_after, outcome.clone());
         sim.client("founder", founding);
         self.step_until(sim, hosts, FOUNDED_WITHIN, || outcome.is_set())
             .map_err(|error| format!("founding: {error}"))?;
@@ -184,6 +223,7 @@ impl Run {
             };
             let ended = Slot::default();
             clients.push(ended.clone());
+            self.names.push(format!("client-{number}"));
             sim.client(format!("client-{number}"), async move {
                 client.work().await;
                 ended.set(Ok(()));
@@ -208,18 +248,23 @@ impl Run {
                 }
             }
             self.bury(sim, hosts);
+            self.doom(sim, hosts);
+            self.watch.look(sim.elapsed(), hosts, &self.ledger.book, &self.trace);
             self.step(sim)?;
         }
         self.trace.note("run", "healed", "", &[]);
         stop.store(true, Ordering::Relaxed);
         self.step_until(sim, hosts, CLIENTS_END_WITHIN, || clients.iter().all(Slot::is_set))
             .map_err(|error| format!("I33: a client's operation did not end: {error}"))?;
+        let admins = std::mem::take(&mut self.admins);
+        self.step_until(sim, hosts, ADMINS_END_WITHIN, || admins.iter().all(Slot::is_set))
+            .map_err(|error| format!("I33: a change of the members did not end: {error}"))?;
         // Quiet, and the last look.
         let outcome = Slot::default();
         let (ledger, users, result) = (self.ledger.clone(), self.users, outcome.clone());
-        let nodes = addresses.clone();
+        let site = self.site.clone();
         sim.client("checker", async move {
-            result.set(last_look(&nodes, users, &ledger).await);
+            result.set(last_look(&site, users, &ledger).await);
             Ok(())
         });
         self.step_until(sim, hosts, check::QUIET_WITHIN * 2, || outcome.is_set())
@@ -247,6 +292,7 @@ impl Run {
             if sim.elapsed() > deadline {
                 return Err(format!("not within {within:?}"));
             }
+            self.watch.look(sim.elapsed(), hosts, &self.ledger.book, &self.trace);
             self.step(sim)?;
         }
         Ok(())

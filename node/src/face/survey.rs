@@ -79,15 +79,15 @@ pub(super) async fn agreement(parts: &Parts) -> Result<api::Agreement, AdminErro
     let known = known(parts).await?;
     let members = departure::members(&known);
     let mut reports = report::of_all(parts, &members, true).await;
-    let rounds: BTreeMap<NodeId, u64> = reports
+    let looks: BTreeMap<NodeId, u64> = reports
         .iter()
-        .filter_map(|(node, report)| Some((*node, report.as_ref().ok()?.next_round)))
+        .filter_map(|(node, report)| Some((*node, report.as_ref().ok()?.wanted_look)))
         .collect();
     loop {
         let evidence = Evidence {
             known: &known,
             reports: &reports,
-            rounds: &rounds,
+            looks: &looks,
         };
         let mut agreement = agreement::judge(&evidence);
         let is_certain = agreement.groups.iter().any(|group| differs(group).is_some());

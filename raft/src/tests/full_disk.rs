@@ -3,6 +3,8 @@
 use core_types::{Batch, DiskErrorKind, KvError, KvRead};
 use platform::{CallClass, Effect, FaultRule};
 
+use state::MemoryEngine;
+
 use super::*;
 use crate::consensus::{Consensus, ProposeError};
 

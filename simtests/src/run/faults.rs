@@ -3,17 +3,26 @@
 use std::time::Duration;
 
 use core_types::{Entropy, GroupId, NodeId};
-use oracle::schedule::{DiskOp, Fault, Step, Stored};
+use oracle::schedule::{Change, DiskOp, Fault, Moment, Step, Stored};
 use platform::{CallClass, Delay, Effect, FaultRule, RuleId};
 
 use super::Run;
+use super::administrator::{Administrator, Task};
+use super::found::Slot;
 use crate::host::{Control, Host};
+use crate::site::Standing;
 use crate::tails;
 
 impl Run {
     /// Nodes whose power went by itself: their tasks are dropped, and their disks lose what they lose.
     pub(super) fn bury(&mut self, sim: &mut turmoil::Sim<'_>, hosts: &[Host]) {
         for host in hosts {
+            if host.is_trapped() {
+                host.remove_trap();
+                self.ledger.book.count("fault.trapped");
+                self.kill(sim, host, true);
+                self.trace.note(&host.name(), "trapped", "", &[]);
+            }
             if host.disk().is_powered_off() && sim.is_host_running(host.name()) {
                 self.kill(sim, host, true);
                 self.trace.note(&host.name(), "buried", "", &[]);
@@ -30,7 +39,7 @@ impl Run {
     }
 
     pub(super) fn start(&self, sim: &mut turmoil::Sim<'_>, host: &Host) {
-        if !sim.is_host_running(host.name()) {
+        if !sim.is_host_running(host.name()) && !host.is_removed() {
             host.died(false, &self.entropy);
             sim.bounce(host.name());
         }
@@ -43,7 +52,11 @@ impl Run {
                 let Some(event) = event(place) else { return };
                 self.trace.note("run", "begins", &event.to_string(), &[]);
                 self.ledger.book.count(&format!("fault.{}", event.fault.kind()));
-                let rule = self.begin(sim, hosts, &event.fault);
+                if !self.makes_sense(&event.fault) {
+                    self.ledger.book.count("fault.passed_over");
+                    return;
+                }
+                let rule = self.begin(sim, hosts, place, &event.fault);
                 if !event.lasts.is_zero() {
                     self.active.insert(place, (event.fault, rule));
                 }
@@ -51,12 +64,12 @@ impl Run {
             Step::End(place) => {
                 if let Some((fault, rule)) = self.active.remove(&place) {
                     self.trace.note("run", "ends", fault.kind().name(), &[]);
-                    self.end(sim, hosts, &fault, rule);
+                    self.end(sim, hosts, place, &fault, rule);
                 }
             }
             Step::Heal => {
-                for (_, (fault, rule)) in std::mem::take(&mut self.active) {
-                    self.end(sim, hosts, &fault, rule);
+                for (place, (fault, rule)) in std::mem::take(&mut self.active) {
+                    self.end(sim, hosts, place, &fault, rule);
                 }
                 for host in hosts {
                     host.disk().heal();
@@ -66,9 +79,90 @@ impl Run {
         }
         self.weather
             .set(self.active.values().map(|(fault, _)| fault.clone()).collect());
+        let machines: Vec<u64> = hosts.iter().map(Host::number).collect();
+        let faults = self.active.values().map(|(fault, _)| fault);
+        self.links.set(sim, faults, &machines, &self.names);
     }
 
-    fn begin(&mut self, sim: &mut turmoil::Sim<'_>, hosts: &[Host], fault: &Fault) -> Option<RuleId> {
+    /// Whether it can be done as things are: machines that come and go are not there at any time.
+    fn makes_sense(&self, fault: &Fault) -> bool {
+        let is = |machine: &u64, standings: &[Standing]| {
+            self.site
+                .standing(*machine)
+                .is_some_and(|standing| standings.contains(&standing))
+        };
+        match fault {
+            Fault::ReplaceNode { node } => is(node, &[Standing::Member]) && self.site.claim(*node),
+            Fault::Membership { change } => match change {
+                Change::Add(node) => is(node, &[Standing::Spare, Standing::Gone]) && self.site.claim(*node),
+                Change::Drain(node) => is(node, &[Standing::Member]) && self.site.claim(*node),
+                Change::Remove(node) => is(node, &[Standing::Member, Standing::Drained]) && self.site.claim(*node),
+                Change::Move { .. } => true,
+            },
+            _ => true,
+        }
+    }
+
+    /// Leaders that were to die when the bytes of a message are durable on two nodes.
+    pub(super) fn doom(&mut self, sim: &mut turmoil::Sim<'_>, hosts: &[Host]) {
+        let ready: Vec<usize> = self
+            .doomed
+            .iter()
+            .filter(|(_, before)| {
+                let more = hosts
+                    .iter()
+                    .zip(before.iter())
+                    .filter(|(host, before)| host.receipts() > **before);
+                more.count() >= 2
+            })
+            .map(|(place, _)| *place)
+            .collect();
+        for place in ready {
+            self.doomed.remove(&place);
+            if let Some((Fault::KillLeader { group, power_loss, .. }, _)) = self.active.get(&place) {
+                self.kill_leader(sim, hosts, place, *group, *power_loss);
+            }
+        }
+    }
+
+    fn kill_leader(&mut self, sim: &mut turmoil::Sim<'_>, hosts: &[Host], place: usize, group: u32, power_loss: bool) {
+        if let Some(host) = leader(hosts, group) {
+            self.trace.note(&host.name(), "leader killed", &group.to_string(), &[]);
+            self.ledger.book.count("fault.leader_killed");
+            self.kill(sim, host, power_loss);
+            self.victims.insert(place, host.number());
+        }
+    }
+
+    /// Has an administrator do something, in the background.
+    fn administer(&mut self, sim: &mut turmoil::Sim<'_>, hosts: &[Host], place: usize, task: Task) {
+        let ended = Slot::default();
+        self.admins.push(ended.clone());
+        let administrator = Administrator {
+            site: self.site.clone(),
+            hosts: hosts.to_vec(),
+            book: self.ledger.book.clone(),
+            trace: self.trace.clone(),
+        };
+        sim.client(format!("admin-{place}"), async move {
+            administrator.work(task, ended).await;
+            Ok(())
+        });
+    }
+
+    fn change(&mut self, sim: &mut turmoil::Sim<'_>, hosts: &[Host], place: usize, change: Change) {
+        if let Change::Add(machine) = change
+            && self.site.standing(machine) == Some(Standing::Gone)
+            && let Some(host) = hosts.iter().find(|host| host.number() == machine)
+        {
+            self.kill(sim, host, false);
+            host.wipe();
+            self.start(sim, host);
+        }
+        self.administer(sim, hosts, place, Task::Change(change));
+    }
+
+    fn begin(&mut self, sim: &mut turmoil::Sim<'_>, hosts: &[Host], place: usize, fault: &Fault) -> Option<RuleId> {
         let host = |node: &u64| &hosts[usize::try_from(node - 1).unwrap_or(0)];
         match fault {
             Fault::Crash { nodes, power_loss } => {
@@ -84,19 +178,14 @@ impl Run {
                 min: Duration::ZERO,
                 max: *max,
             })),
-            Fault::DiskFrozen { node } => host(node).disk().freeze(),
+            Fault::DiskFrozen { node } | Fault::Pause { node } => host(node).disk().freeze(),
             Fault::DiskFull { node } => {
                 let disk = host(node).disk();
                 let entropy: &dyn Entropy = &self.entropy;
                 disk.set_capacity(Some(disk.used_bytes() + entropy.below(100_000)));
             }
             Fault::DiskEio { node, op, permille } => {
-                let classes: &[CallClass] = match op {
-                    DiskOp::Read => &[CallClass::Read],
-                    DiskOp::Write => &[CallClass::Write],
-                    DiskOp::Sync => &[CallClass::Sync, CallClass::SyncDir],
-                };
-                let rule = FaultRule::always(Effect::Eio).on(classes).permille(*permille);
+                let rule = FaultRule::always(Effect::Eio).on(classes(*op)).permille(*permille);
                 return Some(host(node).disk().add_rule(rule));
             }
             Fault::ShortRead { node } => {
@@ -133,18 +222,32 @@ impl Run {
                 host(node).restore(sim.elapsed(), *age);
             }
             Fault::LeaderTransfer { group, to } => {
-                for host in hosts {
-                    let group = GroupId(*group);
-                    let leads = |running: &crate::host::Running| {
-                        running.groups.group(group).is_some_and(|group| group.is_leader())
-                    };
-                    if host.running().is_some_and(|running| leads(&running)) {
-                        host.control(Control::Transfer(group, NodeId(*to)));
-                    }
+                if let (Some(leader), Some(to)) = (leader(hosts, *group), host(to).node_id()) {
+                    leader.control(Control::Transfer(GroupId(*group), NodeId(to)));
                 }
             }
+            Fault::PowerOffAt { node, what, op } => host(node).set_trap(prefix(*what), classes(*op)),
+            Fault::KillLeader {
+                group,
+                when,
+                power_loss,
+            } => match when {
+                Moment::Now => self.kill_leader(sim, hosts, place, *group, *power_loss),
+                Moment::Receipts => {
+                    self.doomed.insert(place, hosts.iter().map(Host::receipts).collect());
+                }
+            },
+            Fault::ReplaceNode { node } => {
+                let host = host(node);
+                self.kill(sim, host, true);
+                if let Some(old) = host.node_id() {
+                    self.victims.insert(place, old);
+                }
+                host.wipe();
+            }
+            Fault::Membership { change } => self.change(sim, hosts, place, *change),
             Fault::SnapshotNow { node } => host(node).control(Control::Snapshot),
-            // The network looks at the active faults by itself; the rest is not in the atlas.
+            // The network looks at the active faults by itself; clients die by themselves.
             _ => {}
         }
         None
@@ -169,10 +272,11 @@ impl Run {
         }
     }
 
-    fn end(&mut self, sim: &mut turmoil::Sim<'_>, hosts: &[Host], fault: &Fault, rule: Option<RuleId>) {
+    fn end(&mut self, sim: &mut turmoil::Sim<'_>, hosts: &[Host], place: usize, fault: &Fault, rule: Option<RuleId>) {
         let host = |node: &u64| &hosts[usize::try_from(node - 1).unwrap_or(0)];
         for node in fault.down() {
             let host = host(&node);
+            host.remove_trap();
             // The power is on again, whether it went off meanwhile or not; and who stops for too long is killed.
             let power_loss = matches!(fault, Fault::PowerOffAfter { .. });
             if (power_loss || matches!(fault, Fault::Restart { .. })) && sim.is_host_running(host.name()) {
@@ -184,7 +288,22 @@ impl Run {
             Fault::ClockJump { node, .. } => host(node).set_skew(0),
             Fault::ClockDrift { node, .. } => host(node).set_drift(0, sim.elapsed()),
             Fault::DiskSlow { node, .. } => host(node).disk().set_delays(None),
-            Fault::DiskFrozen { node } => host(node).disk().thaw(),
+            Fault::DiskFrozen { node } | Fault::Pause { node } => {
+                let still = |(fault, _): &(Fault, Option<RuleId>)| matches!(fault, Fault::DiskFrozen { node: other } | Fault::Pause { node: other } if other == node);
+                if !self.active.values().any(still) {
+                    host(node).disk().thaw();
+                }
+            }
+            Fault::KillLeader { .. } => {
+                self.doomed.remove(&place);
+                if let Some(victim) = self.victims.remove(&place) {
+                    self.start(sim, host(&victim));
+                }
+            }
+            Fault::ReplaceNode { node } => match self.victims.remove(&place) {
+                Some(old) => self.administer(sim, hosts, place, Task::Replace(*node, old)),
+                None => self.site.free(*node),
+            },
             Fault::DiskFull { node } => host(node).disk().set_capacity(None),
             Fault::DiskEio { node, .. } | Fault::ShortRead { node } | Fault::Misdirected { node, .. } => {
                 if let Some(rule) = rule {
@@ -202,4 +321,21 @@ fn prefix(what: Stored) -> &'static str {
         Stored::Any => "blobs/",
         other => other.path_prefix(),
     }
+}
+
+fn classes(op: DiskOp) -> &'static [CallClass] {
+    match op {
+        DiskOp::Read => &[CallClass::Read],
+        DiskOp::Write => &[CallClass::Write],
+        DiskOp::Sync => &[CallClass::Sync, CallClass::SyncDir],
+    }
+}
+
+/// Who leads a group, as it thinks itself.
+fn leader(hosts: &[Host], group: u32) -> Option<&Host> {
+    hosts.iter().find(|host| {
+        host.running()
+            .and_then(|running| running.groups.group(GroupId(group)))
+            .is_some_and(|group| group.is_leader())
+    })
 }

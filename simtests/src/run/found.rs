@@ -4,9 +4,11 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::administrator;
 use crate::check;
 use crate::client::{Answer, admin};
 use crate::host::Host;
+use crate::site::Site;
 use crate::workload::{Ledger, MAILBOXES, PASSWORD, address};
 
 /// A result that a simulated host leaves for the run.
@@ -28,16 +30,27 @@ impl Slot {
 }
 
 /// Nodes join one after the other; then domain, accounts, mailboxes.
-pub(super) async fn found(nodes: Vec<IpAddr>, hosts: Vec<Host>, users: usize, outcome: Slot) -> turmoil::Result {
-    outcome.set(
-        founding(&nodes, &hosts, users)
-            .await
-            .map_err(|failure| format!("founding: {failure}")),
-    );
+pub(super) async fn found(
+    site: Site,
+    hosts: Vec<Host>,
+    users: usize,
+    replace_after: u64,
+    outcome: Slot,
+) -> turmoil::Result {
+    let done = async {
+        founding(&site, &hosts, users).await?;
+        if replace_after > 0 {
+            administrator::set_replace_after(&site.members(), replace_after).await?;
+        }
+        Ok(())
+    };
+    let done: Answer<()> = done.await;
+    outcome.set(done.map_err(|failure| format!("founding: {failure}")));
     Ok(())
 }
 
-async fn founding(nodes: &[IpAddr], hosts: &[Host], users: usize) -> Answer<()> {
+async fn founding(site: &Site, hosts: &[Host], users: usize) -> Answer<()> {
+    let nodes = site.members();
     for host in hosts.iter().skip(1) {
         let body = format!("{{\"name\":\"{}\"}}", host.name());
         let answer = patient(nodes[0], "POST", "/v1/nodes", &body).await?;
@@ -63,7 +76,9 @@ async fn founding(nodes: &[IpAddr], hosts: &[Host], users: usize) -> Answer<()> 
         imap.logout().await;
     }
     // Everything at full strength before the load begins.
-    check::quiet(nodes).await.map_err(crate::client::Failure::Refused)?;
+    check::quiet(&nodes, site.voters())
+        .await
+        .map_err(crate::client::Failure::Refused)?;
     Ok(())
 }
 
@@ -79,8 +94,9 @@ async fn patient(node: IpAddr, method: &str, path: &str, body: &str) -> Answer<S
     last
 }
 
-pub(super) async fn last_look(nodes: &[IpAddr], users: usize, ledger: &Ledger) -> Result<(), String> {
-    check::quiet(nodes)
+pub(super) async fn last_look(site: &Site, users: usize, ledger: &Ledger) -> Result<(), String> {
+    let nodes = &site.members();
+    check::quiet(nodes, site.voters())
         .await
         .map_err(|wrong| format!("I32: still wrong after the last fault: {wrong}"))?;
     check::everything(nodes, users, ledger)

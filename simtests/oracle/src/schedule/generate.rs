@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::fault::{Change, DiskOp, During, Fault, FaultKind, Links, Stored};
+use super::fault::{Change, DiskOp, During, Fault, FaultKind, Links, Moment, Stored};
 use super::{Atlas, ClientPlan, ClientRole, Event, Schedule};
 use crate::rng::Rng;
 use crate::time::Time;
@@ -223,6 +223,22 @@ impl Atlas {
             FaultKind::ClientDies => Fault::ClientDies {
                 client: u32::try_from(rng.between(1, u64::from(self.clients_max.max(1)))).unwrap_or(1),
                 during: *rng.pick(&[During::Data, During::Append, During::Idle])?,
+            },
+            FaultKind::ClientCut => {
+                let clients: Vec<u64> = (1..=u64::from(self.clients_max.max(1))).collect();
+                let clients = rng.some_of(&clients, clients.len());
+                let nodes = rng.some_of(&self.nodes, self.nodes.len());
+                Fault::ClientCut { clients, nodes }
+            }
+            FaultKind::PowerOffAt => Fault::PowerOffAt {
+                node,
+                what,
+                op: *rng.pick(&[DiskOp::Write, DiskOp::Sync])?,
+            },
+            FaultKind::KillLeader => Fault::KillLeader {
+                group: u32::try_from(rng.between(0, u64::from(self.groups))).unwrap_or(0),
+                when: *rng.pick(&[Moment::Now, Moment::Receipts])?,
+                power_loss: rng.chance(500),
             },
             _ => return None,
         })
