@@ -21,6 +21,7 @@ pub mod pool;
 pub mod run;
 pub mod scenario;
 pub mod site;
+pub mod tails;
 pub mod tool;
 pub mod trace;
 pub mod workload;
