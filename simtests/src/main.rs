@@ -136,7 +136,7 @@ impl Cli {
         if self.seeds.is_some() {
             return Ok(None);
         }
-        match (self.scenarios()?[..], self.seed) {
+        match (self.scenarios()?.as_slice(), self.seed) {
             ([scenario], seed) => scenario.schedule(seed).map(Some),
             ([], Some(seed)) => Ok(Some(schedule_of(seed, self.seconds()))),
             _ => Ok(None),

@@ -74,9 +74,9 @@ impl Totals {
             println!("{} seeds were not begun in time", self.not_begun);
         }
         if self.seeds >= ENOUGH_RUNS {
-            match self.coverage.missing(EXPECTED)[..] {
+            match self.coverage.missing(EXPECTED).as_slice() {
                 [] => println!("every branch that is expected was hit"),
-                ref missing => println!("never hit: {}", missing.join(", ")),
+                missing => println!("never hit: {}", missing.join(", ")),
             }
         }
         if self.is_clean() {
