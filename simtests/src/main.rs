@@ -1,5 +1,6 @@
 //! `cargo sim`: runs seeds, replays one, says what happened.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -256,13 +257,7 @@ fn one(cli: &Cli, schedule: Schedule) -> bool {
         },
         cli.twice,
     );
-    for line in &report.lines {
-        match cli.trace {
-            Some(Shown::Story) if is_detail(line) => {}
-            Some(Shown::Story) => println!("{}", line.split(" [0] ").next().unwrap_or(line)),
-            _ => println!("{line}"),
-        }
-    }
+    show(&report.lines, cli.trace);
     let mut totals = Totals::default();
     totals.add(&report, &command);
     if cli.child {
@@ -271,6 +266,21 @@ fn one(cli: &Cli, schedule: Schedule) -> bool {
         totals.print();
     }
     totals.is_clean()
+}
+
+/// Prints the history, until nobody reads it any more.
+fn show(lines: &[String], what: Option<Shown>) {
+    let mut out = std::io::stdout().lock();
+    for line in lines {
+        let text = match what {
+            Some(Shown::Story) if is_detail(line) => continue,
+            Some(Shown::Story) => line.split(" [0] ").next().unwrap_or(line),
+            _ => line,
+        };
+        if writeln!(out, "{text}").is_err() {
+            std::process::exit(0);
+        }
+    }
 }
 
 /// Datagrams and disk calls.

@@ -37,8 +37,11 @@ impl Totals {
         self.events += report.events;
         self.coverage.merge(&report.coverage);
         let verdict = if report.violations.is_empty() { "ok" } else { "FAILED" };
+        let of = command.split("--scenario ").nth(1);
+        let of = of.and_then(|rest| rest.split(' ').next());
+        let of = of.map(|name| format!(" of {name}")).unwrap_or_default();
         println!(
-            "seed {} {verdict} hash {} events {} simulated {:.0} s in {:.1} s",
+            "seed {}{of} {verdict} hash {} events {} simulated {:.0} s in {:.1} s",
             report.seed, report.hash, report.events, report.simulated, report.real
         );
         let shown = if std::env::var_os("SIM_ALL").is_some() {
