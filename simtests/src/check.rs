@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use admin::api;
+use core_types::limits::QUEUE_ATTEMPT_TIME;
 use oracle::history::{Action, MailboxKey, Outcome, Seen};
 use oracle::judge::Last;
 use oracle::mail::FinalMessage;
@@ -26,7 +27,9 @@ use crate::workload::world::World;
 use crate::workload::{MAILBOXES, PASSWORD, address};
 
 /// How long after the last fault everything must work again, all copies be there, and nothing be wrong.
-pub const QUIET_WITHIN: Duration = Duration::from_secs(90);
+///
+/// What was being tried out of a queue when its node died is tried again only after the time of an attempt.
+pub const QUIET_WITHIN: Duration = Duration::from_secs(QUEUE_ATTEMPT_TIME.as_secs() + 30);
 /// How long an operation of a client may take.
 const OPERATION_WITHIN: Duration = Duration::from_secs(120);
 /// States that are looked at in each check of linearizability: what is not decided by then seldom is, and is counted.
