@@ -68,15 +68,8 @@ impl World {
             hosts: Arc::new(hosts.to_vec()),
             site,
             users: users.max(1),
-            site: Site::default(),
             facts: Arc::default(),
         }
-    }
-
-    /// The same, with the machines as they come and go.
-    #[must_use]
-    pub fn at(self, site: Site) -> Self {
-        Self { site, ..self }
     }
 
     /// The places among [`Self::hosts`] of those that are members now.
