@@ -26,8 +26,9 @@ use crate::workload::look::{in_state, state_view};
 use crate::workload::world::World;
 use crate::workload::{MAILBOXES, PASSWORD, address};
 
-/// How long after the last fault everything must work again, all copies be there, and nothing be wrong: more than
-/// [`QUEUE_ATTEMPT_TIME`], for which a queued message waits for a node that died while it tried to deliver it.
+/// How long after the last fault everything must work again, all copies be there, and nothing be wrong.
+///
+/// What was being tried out of a queue when its node died is tried again only after the time of an attempt.
 pub const QUIET_WITHIN: Duration = Duration::from_secs(QUEUE_ATTEMPT_TIME.as_secs() + 30);
 /// How long an operation of a client may take.
 const OPERATION_WITHIN: Duration = Duration::from_secs(120);
@@ -36,8 +37,7 @@ const BUDGET: usize = 20_000;
 /// Differences between nodes are looked for so often: what one has applied the other has a moment later.
 const DUMPS_MAX: usize = 10;
 
-/// Returns when every node finds nothing to complain about and each group has so many voters, or says what it complains
-/// about after [`QUIET_WITHIN`].
+/// Returns when every node finds nothing to complain about and each group has so many voters, or says what it complains about after [`QUIET_WITHIN`].
 ///
 /// # Errors
 /// What is still wrong.

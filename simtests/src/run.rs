@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use oracle::Violation;
 use oracle::schedule::{Fault, Schedule, Step};
+use oracle::time::Time;
 use platform::{RuleId, SeededEntropy};
 
 use crate::book::Book;
@@ -87,6 +89,8 @@ struct Run {
     doomed: BTreeMap<usize, Vec<u64>>,
     /// Whose death an event was.
     victims: BTreeMap<usize, u64>,
+    /// The clients' world, once there are clients.
+    world: Option<World>,
     watch: Watch,
 }
 
@@ -115,6 +119,7 @@ impl Run {
             admins: Vec::new(),
             doomed: BTreeMap::new(),
             victims: BTreeMap::new(),
+            world: None,
             watch: Watch::default(),
             plan,
         }
@@ -161,7 +166,8 @@ impl Run {
         let _branches = branches::count(&book);
         if let Err(error) = self.phases(&mut sim, &hosts) {
             let (id, what) = error.split_once(": ").unwrap_or(("I34", &error));
-            book.violation(id.to_owned().leak(), what);
+            let at = Time::after(sim.elapsed());
+            book.found([Violation::at(id.to_owned().leak(), at, what)]);
         }
         for host in &hosts {
             let is_gone = self.site.standing(host.number()) == Some(Standing::Gone);
@@ -208,6 +214,7 @@ impl Run {
             .map_err(|error| format!("founding: {error}"))?;
         outcome.take()?;
         self.trace.note("run", "founded", "", &[]);
+        self.world = Some(world.clone());
         // Load and faults.
         let stop = Arc::new(AtomicBool::new(false));
         let mut clients = Vec::new();

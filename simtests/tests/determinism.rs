@@ -16,7 +16,13 @@ fn history(seed: u64) -> Report {
 /// The seed in another process, whose addresses in memory are others.
 fn history_elsewhere(seed: u64) -> Report {
     let output = Command::new(env!("CARGO_BIN_EXE_sim"))
-        .args(["--child", "--seed", &seed.to_string(), "--seconds", &SECONDS.to_string()])
+        .args([
+            "--child",
+            "--seed",
+            &seed.to_string(),
+            "--seconds",
+            &SECONDS.to_string(),
+        ])
         .output()
         .expect("the program of this package");
     Report::parse(&String::from_utf8_lossy(&output.stdout)).expect("a report")

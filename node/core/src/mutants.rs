@@ -11,11 +11,11 @@
 pub enum Mutant {
     /// The log says that a batch is durable before it is synced.
     AckBeforeSync = 1,
-    /// A blob counts as copied whatever the peers answered.
+    /// A blob counts as copied as soon as it is sent, whatever the peers answer.
     ReceiptsNotChecked,
     /// A read does not ask the leader how far it has to wait.
     SkipReadIndex,
-    /// A delivery does not look whether its GUID was delivered before.
+    /// What came of an op is not remembered: one that is repeated after a change of leader is done twice.
     ForgetIdempotency,
     /// A replica that starts makes UIDNEXT from the messages that are there.
     ReuseUid,

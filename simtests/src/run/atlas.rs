@@ -56,8 +56,7 @@ fn atlas(seed: u64, seconds: u64) -> Atlas {
     let (nodes, spares) = *rng
         .pick(&[(3, 0), (3, 0), (3, 0), (3, 0), (3, 1), (3, 2), (4, 0), (4, 1), (5, 0)])
         .unwrap_or(&(3, 0));
-    // The workload's clients die by themselves.
-    let mut atlas = Atlas::site(nodes).without(&[FaultKind::ClientDies]);
+    let mut atlas = Atlas::site(nodes);
     atlas.spares = (nodes + 1..=nodes + spares).collect();
     // A group has three voters in a larger site, too.
     atlas.damaged_max = 1;

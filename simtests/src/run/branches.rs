@@ -67,7 +67,12 @@ const BRANCHES: &[(&str, &str, &str)] = &[
     ),
     ("node::face", "a node joined", "branch.node_joined"),
     ("node::commands", "the disk failed", "branch.disk_failed"),
-    ("queue", "", "branch.queue_said_something"),
+    ("queue::attempt", "attempt finished", "branch.queue_attempt"),
+    (
+        "queue::worker",
+        "attempt not written down",
+        "branch.queue_attempt_failed",
+    ),
 ];
 
 /// What many runs are to hit: what is missing among these is not tested by them.
@@ -86,12 +91,12 @@ pub const EXPECTED: &[&str] = &[
     "branch.log_damaged",
     "branch.log_no_room",
     "branch.fenced",
-    "branch.index_rebuilt",
     "branch.journal_recovery",
     "branch.blob_corrupt",
     "branch.blob_read_from_peer",
     "branch.blob_repair",
     "branch.voter_skipped",
+    "branch.queue_attempt",
     "branch.placement_planned",
     "branch.replica_added",
     "branch.voters_changed",

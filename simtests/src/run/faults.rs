@@ -11,6 +11,7 @@ use super::administrator::{Administrator, Task};
 use super::found::Slot;
 use crate::host::{Control, Host};
 use crate::site::Standing;
+use crate::tails;
 
 impl Run {
     /// Nodes whose power went by itself: their tasks are dropped, and their disks lose what they lose.
@@ -196,7 +197,9 @@ impl Run {
             }
             Fault::BitFlip { node, what } => {
                 let entropy: &dyn Entropy = &self.entropy;
+                let before = host(node).disk().image();
                 let flipped = host(node).disk().flip_bit_under(prefix(*what), entropy.below(u64::MAX));
+                self.book.found(tails::lost(*node, &before, &host(node).disk().image()));
                 self.trace.note("run", "flipped", &format!("{flipped:?}"), &[]);
             }
             Fault::Misdirected { node, what } => {
@@ -240,9 +243,14 @@ impl Run {
                 }
                 host.wipe();
             }
+            Fault::ClientDies { client, during } => {
+                if let Some(world) = &self.world {
+                    world.doom(*client, *during);
+                }
+            }
             Fault::Membership { change } => self.change(sim, hosts, place, *change),
             Fault::SnapshotNow { node } => host(node).control(Control::Snapshot),
-            // The network looks at the active faults by itself; clients die by themselves.
+            // The network looks at the active faults by itself.
             _ => {}
         }
         None

@@ -20,11 +20,14 @@ pub(super) struct Watch {
     leaders: BTreeMap<u32, (u64, u64)>,
     /// By group: the entry of the last change of the members.
     members: BTreeMap<u32, u64>,
-    /// By machine, its life and group: up to where snapshot and purged log reach.
-    replicas: BTreeMap<(u64, u64, u32), (Option<u64>, Option<u64>)>,
+    /// By machine, its life and group.
+    replicas: BTreeMap<(u64, u64, u32), Reach>,
     receipts: u64,
     delivering_until: Duration,
 }
+
+/// Up to where snapshot and purged log reach.
+type Reach = (Option<u64>, Option<u64>);
 
 impl Watch {
     /// Looks, if it is time to.

@@ -2,6 +2,7 @@
 
 use oracle::history::{Action, Outcome};
 use oracle::message::digest;
+use oracle::schedule::During;
 
 use super::{Client, address, outcome_of};
 use crate::client::smtp::{Smtp, Taken};
@@ -12,7 +13,7 @@ const INBOX_MAX: usize = 30;
 
 impl Client {
     pub(super) async fn deliver_something(&mut self) -> (&'static str, Answer<()>) {
-        if self.chance(15) {
+        if self.chance(15) || self.world.is_doomed(self.plan.id, During::Data) {
             return ("die-in-data", self.die_in_data().await);
         }
         let room = |user: &u32| self.world.size(&super::MailboxKey::new(*user, "INBOX")) < INBOX_MAX;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use oracle::schedule::During;
+
 use super::Client;
 use crate::client::Answer;
 
@@ -17,7 +19,7 @@ impl Client {
         if !self.has_selected() || self.chance(6) {
             self.open_some().await?;
         }
-        let dies = self.chance(10);
+        let dies = self.chance(10) || self.world.is_doomed(self.plan.id, During::Idle);
         let hears = 1 + self.below(4);
         let session = self.session().await?;
         let idling = session.imap.begin_idle().await?;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use core_types::{AccountId, GroupId};
 use oracle::history::{Action, MailboxKey, OpRef, Outcome};
+use oracle::schedule::During;
 use oracle::time::Time;
 
 use crate::book::Book;
@@ -22,6 +23,8 @@ pub struct World {
     pub site: Site,
     /// Users, counted from 1.
     pub users: u32,
+    /// Who is a member.
+    pub site: Site,
     facts: Arc<Mutex<Facts>>,
 }
 
@@ -35,6 +38,7 @@ struct Facts {
     names: BTreeSet<(u32, String)>,
     sizes: BTreeMap<MailboxKey, usize>,
     sweeps: Vec<Sweep>,
+    doomed: BTreeSet<(u32, During)>,
 }
 
 /// An EXPUNGE or CLOSE takes what has `\Deleted` at the server, also what the client never heard of. What that was is found
@@ -66,6 +70,27 @@ impl World {
             users: users.max(1),
             facts: Arc::default(),
         }
+    }
+
+    /// The places among [`Self::hosts`] of those that are members now.
+    #[must_use]
+    pub fn members(&self) -> Vec<usize> {
+        let members = self.site.members();
+        let places = 0..self.hosts.len();
+        places
+            .filter(|place| members.contains(&self.hosts[*place].address()))
+            .collect()
+    }
+
+    /// A client is to vanish in the middle of such a thing, the next time it does it.
+    pub fn doom(&self, client: u32, during: During) {
+        self.facts().doomed.insert((client, during));
+    }
+
+    /// Whether a client is to vanish now.
+    #[must_use]
+    pub fn is_doomed(&self, client: u32, during: During) -> bool {
+        self.facts().doomed.remove(&(client, during))
     }
 
     fn facts(&self) -> MutexGuard<'_, Facts> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use oracle::history::{Action, FlagChange, FlagSet, MailboxKey, OpRef, Outcome};
 use oracle::message::digest;
+use oracle::schedule::During;
 
 use super::world::Sweep;
 use super::{Client, MAILBOXES, outcome_of};
@@ -24,6 +25,9 @@ pub(super) fn join(uids: &[u32]) -> String {
 
 impl Client {
     pub(super) async fn write_something(&mut self) -> (&'static str, Answer<()>) {
+        if self.world.is_doomed(self.plan.id, During::Append) {
+            return ("die-in-append", self.die_in_append().await);
+        }
         if !self.has_selected() || self.chance(8) {
             return ("select", self.open_some().await.map(drop));
         }

@@ -2,7 +2,6 @@
 
 use core_types::AccountId;
 use core_types::limits::{BLOB_BYTES_MAX, SMTP_RECIPIENTS_MAX, STRUCTURE_BYTES_MAX};
-use core_types::mutants::{self, Mutant};
 
 use crate::apply::tx::{Halt, Tx, refuse};
 use crate::apply::{blobs, messages};
@@ -45,9 +44,7 @@ fn deliver_to(tx: &mut Tx<'_>, delivery: &Delivery, target: &DeliveryTarget) -> 
         mailbox,
         flags,
     } = target;
-    if let Some(remembered) = tx.load(&keys::guid(*account, *guid))?
-        && !mutants::is_planted(Mutant::ForgetIdempotency)
-    {
+    if let Some(remembered) = tx.load(&keys::guid(*account, *guid))? {
         return repeated(tx, *account, remembered);
     }
     let message = &delivery.message;
