@@ -213,6 +213,13 @@ impl Copies {
         here.is_some_and(|here| !here.is_due && here.lacking.is_empty() && here.unlisted == 0)
     }
 
+    /// Whether a look at everything that this node should have has ended, and nothing came up since that makes another one
+    /// necessary: what it lacks is then known.
+    pub(crate) fn is_looked_at_here(&self) -> bool {
+        let here = self.holders.get(&self.this).filter(|_| !self.is_here_in_doubt);
+        here.is_some_and(|here| !here.is_due)
+    }
+
     /// Blobs that this node lacks or may lack.
     pub(crate) fn lacking_here(&self) -> u64 {
         let here = self.holders.get(&self.this);
@@ -366,6 +373,23 @@ mod tests {
             copies.complete(NodeId(1));
             assert!(copies.is_whole_here());
         }
+    }
+
+    #[test]
+    fn a_look_at_everything_ends_although_something_is_lacking() {
+        let mut copies = Copies::new(NodeId(1));
+        copies.set_voters(&nodes(&[1, 2, 3]));
+        assert!(!copies.is_looked_at_here());
+        copies.begin(NodeId(1));
+        copies.lacks(NodeId(1), blob(1));
+        assert!(!copies.is_looked_at_here());
+        copies.complete(NodeId(1));
+        assert!(copies.is_looked_at_here() && !copies.is_whole_here());
+        copies.doubt_here();
+        assert!(!copies.is_looked_at_here());
+        copies.begin(NodeId(1));
+        copies.cut_short(NodeId(1));
+        assert!(!copies.is_looked_at_here());
     }
 
     #[test]

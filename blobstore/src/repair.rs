@@ -146,6 +146,12 @@ impl Repair {
         self.copies.is_whole_here()
     }
 
+    /// Whether this node was looked at since it was doubted last: [`RepairReport::lacking_here`] is of now then.
+    #[must_use]
+    pub fn is_looked_at_here(&self) -> bool {
+        self.copies.is_looked_at_here()
+    }
+
     /// Whether [`Repair::mend`] has anything to do.
     #[must_use]
     pub fn is_anything_lacking(&self) -> bool {

@@ -151,6 +151,17 @@ fn of_group(evidence: &Evidence<'_>, row: &GroupRow, agreement: &mut Agreement) 
             lacking_blobs: lacking,
         });
     }
+    let missing = open
+        .values()
+        .filter_map(|replica| replica.blobs)
+        .map(|blobs| blobs.missing)
+        .max();
+    if let Some(count) = missing.filter(|count| *count > 0) {
+        agreement.agree = false;
+        agreement.problems.push(format!(
+            "group {group}: the bytes of {count} messages are on no node that can be reached"
+        ));
+    }
     let majority = voters.len() as u64 / 2 + 1;
     result.bears_losses = good.checked_sub(majority);
     if result.bears_losses.is_none() {
@@ -383,6 +394,22 @@ mod tests {
             .clear();
         let agreement = bench.judge();
         assert!(!agreement.agree && state(&agreement, 1) == "absent");
+
+        // Nobody has them: that is so before every node has looked again, and whoever says it.
+        for node in [1, 4] {
+            let mut bench = Bench::new();
+            bench.rounds.insert(NodeId(node), 6);
+            bench.replica(node).blobs = Some(BlobReport {
+                messages: 9,
+                lacking_here: 2,
+                missing: 2,
+                ..BlobReport::default()
+            });
+            let agreement = bench.judge();
+            assert!(!agreement.agree);
+            let told = "group 1: the bytes of 2 messages are on no node that can be reached".to_owned();
+            assert!(agreement.problems.contains(&told), "{agreement:?}");
+        }
 
         // One that only follows may still be fetching.
         let mut bench = Bench::new();

@@ -240,13 +240,14 @@ impl Group {
     }
 
     /// As [`Group::change_voters`], but those that are not among them any more stay in the group, without a vote: they keep
-    /// what they have until [`Group::remove_learners`].
+    /// what they have until [`Group::remove_learners`]. `after` is the index of the membership from which the voters were
+    /// worked out: a leader that is new may have another one by now.
     ///
     /// # Errors
-    /// [`GroupError`].
-    pub async fn change_voters_keeping(&self, voters: &BTreeSet<NodeId>) -> Result<(), GroupError> {
-        self.change(Change::VotersKeeping(voters.iter().map(|node| node.0).collect()))
-            .await
+    /// [`GroupError`]; `StaleMembership` when that membership is not in force any more.
+    pub async fn change_voters_keeping(&self, voters: &BTreeSet<NodeId>, after: u64) -> Result<(), GroupError> {
+        let voters = voters.iter().map(|node| node.0).collect();
+        self.change(Change::VotersKeeping { voters, after }).await
     }
 
     /// Has replicas that do not vote leave the group.

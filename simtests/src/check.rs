@@ -135,10 +135,11 @@ pub async fn everything(world: &World) -> Answer<()> {
     let mut gone: BTreeMap<MailboxKey, BTreeSet<u32>> = BTreeMap::new();
     for user in 1..=world.users {
         let mut first: Option<BTreeMap<String, Shown>> = None;
-        let members = world.members();
-        for place in 0..members.len() {
-            // Bytes are read through one node, another one for each user.
-            let node = members[(place + user as usize) % members.len()];
+        let mut nodes = world.members();
+        // Bytes are read through one node, another one for each user.
+        let begin = user as usize % nodes.len().max(1);
+        nodes.rotate_left(begin);
+        for node in nodes {
             let shown = through_node(world, user, node, first.is_none(), &mut last, &mut gone).await?;
             match &first {
                 None => first = Some(shown),
@@ -349,6 +350,8 @@ pub async fn still_works(nodes: &[IpAddr]) -> Answer<()> {
 mod tests {
     use oracle::history::{FlagSet, Token};
 
+    use crate::site::Site;
+
     use super::*;
     use crate::workload::world::Sweep;
 
@@ -359,7 +362,7 @@ mod tests {
 
     /// A message that was appended, and shown as UID 7 to somebody.
     fn appended() -> (World, MailboxKey) {
-        let world = World::new(Book::default(), &[], 1);
+        let world = World::new(Book::default(), &[], Site::default(), 1);
         let key = MailboxKey::new(1, "INBOX");
         let append = Action::Append {
             to: key.clone(),
@@ -426,7 +429,7 @@ mod tests {
 
     #[test]
     fn nodes_that_show_different_flags_are_told() {
-        let world = World::new(Book::default(), &[], 1);
+        let world = World::new(Book::default(), &[], Site::default(), 1);
         let shown = |flags| {
             let message = Fetched {
                 uid: 1,

@@ -206,8 +206,8 @@ impl Run {
         // Founding.
         let outcome = Slot::default();
         let first = hosts.get(..addresses.len()).unwrap_or(hosts).to_vec();
+        let world = World::new(self.book.clone(), hosts, self.site.clone(), self.users);
         let replace_after = self.plan.schedule.knob("replace_after", 0);
-        let world = World::new(self.book.clone(), hosts, self.users).at(self.site.clone());
         let founding = found(world.clone(), first, replace_after, outcome.clone());
         sim.client("founder", founding);
         self.step_until(sim, hosts, FOUNDED_WITHIN, || outcome.is_set())
@@ -262,9 +262,8 @@ impl Run {
         // Quiet, and the last look.
         let outcome = Slot::default();
         let result = outcome.clone();
-        let site = self.site.clone();
         sim.client("checker", async move {
-            result.set(last_look(&site, &world).await);
+            result.set(last_look(&world).await);
             Ok(())
         });
         self.step_until(sim, hosts, check::QUIET_WITHIN * 2, || outcome.is_set())

@@ -178,9 +178,10 @@ impl Client {
 
     fn move_on(&mut self) {
         let members = self.world.members();
-        // A node that was removed is no node to come back to.
-        if self.roams || !members.contains(&self.node) {
-            self.node = self.pick(&members).copied().unwrap_or(0);
+        if (self.roams || !members.contains(&self.node))
+            && let Some(node) = self.pick(&members)
+        {
+            self.node = *node;
         }
     }
 

@@ -124,7 +124,7 @@ pub const JOIN_TOKEN_ADDRESSES_MAX: usize = 16;
 pub const HANDSHAKES_RETRY: usize = 64;
 /// Handshakes under way at one node; further ones are dropped. Cost: some 20 KiB each.
 pub const HANDSHAKES_MAX: usize = 1024;
-/// Replicas of one group; a slot is given to each.
+/// Replicas of one group; a slot is given to each. A site takes so many nodes; a further one is refused.
 pub const SLOTS_MAX: u8 = 31;
 /// How long a voter may leave a put unanswered before it is skipped.
 pub const BLOB_PUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -326,6 +326,9 @@ pub const UNSETTLED_OPS_MAX: usize = 4096;
 
 /// How long a message waits in the queue before it is given up (RFC 5321 4.5.4.1 asks for four to five days at least).
 pub const QUEUE_EXPIRY: Duration = Duration::from_secs(5 * 24 * 3600);
+/// Attempts without which nothing is given up, however late it is. Reason: clocks may be wrong, and nodes away. The pauses
+/// between so many last for half a day.
+pub const QUEUE_EXPIRY_ATTEMPTS_MIN: u32 = 24;
 /// The first pause before a recipient that is one of ours is tried again; it doubles up to [`QUEUE_RETRY_MAX`].
 pub const QUEUE_FIRST_RETRY: Duration = Duration::from_secs(2);
 /// The longest pause between two attempts.

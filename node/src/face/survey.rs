@@ -61,14 +61,12 @@ pub(super) async fn groups(parts: &Parts) -> Result<Vec<api::Group>, AdminError>
 pub(super) async fn departure(parts: &Parts, node: u64) -> Result<api::Departure, AdminError> {
     let known = known(parts).await?;
     let row = known.nodes.iter().find(|row| row.node.0 == node);
-    let row = row.ok_or_else(|| {
-        let text = if known.removed.contains(&NodeId(node)) {
-            format!("node {node} was removed")
-        } else {
-            format!("there is no node {node}")
-        };
-        AdminError::new(Kind::NoSuchObject, text)
-    })?;
+    let Some(row) = row else {
+        if known.removed.contains(&NodeId(node)) {
+            return Ok(departure::removed(NodeId(node)));
+        }
+        return Err(AdminError::new(Kind::NoSuchObject, format!("there is no node {node}")));
+    };
     let reports = report::of_all(parts, &departure::members(&known), false).await;
     Ok(departure::departure(&known, &reports, row))
 }

@@ -74,10 +74,12 @@ fn hex(bytes: &[u8]) -> String {
 /// The counters of all users, from the first node.
 pub(super) async fn accounts(world: &World) -> Vec<AccountCounts> {
     let mut accounts = Vec::new();
-    let first = world.members().first().copied().unwrap_or(0);
+    let Some(node) = world.members().first().copied() else {
+        return accounts;
+    };
     for user in 1..=world.users {
         if let Some((account, group)) = world.account(user) {
-            let counts = in_state(&world.hosts[first], group, |view| counts(view, account)).await;
+            let counts = in_state(&world.hosts[node], group, |view| counts(view, account)).await;
             let named = counts.flatten().map(|counts| AccountCounts {
                 name: address(user),
                 ..counts

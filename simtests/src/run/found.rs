@@ -8,7 +8,6 @@ use super::administrator;
 use crate::check;
 use crate::client::{Answer, admin};
 use crate::host::Host;
-use crate::site::Site;
 use crate::workload::world::World;
 use crate::workload::{PASSWORD, address};
 
@@ -84,9 +83,9 @@ async fn patient(node: IpAddr, method: &str, path: &str, body: &str) -> Answer<S
     last
 }
 
-pub(super) async fn last_look(site: &Site, world: &World) -> Result<(), String> {
-    let nodes = &site.members();
-    check::quiet(nodes, site.voters())
+pub(super) async fn last_look(world: &World) -> Result<(), String> {
+    let nodes = &world.site.members();
+    check::quiet(nodes, world.site.voters())
         .await
         .map_err(|wrong| format!("I32: still wrong after the last fault: {wrong}"))?;
     check::everything(world)

@@ -17,12 +17,12 @@ use crate::site::Site;
 pub struct World {
     /// Where everything is written down.
     pub book: Book,
-    /// The nodes.
+    /// The machines, those that are no members too.
     pub hosts: Arc<Vec<Host>>,
+    /// Which of them are members.
+    pub site: Site,
     /// Users, counted from 1.
     pub users: u32,
-    /// Who is a member.
-    pub site: Site,
     facts: Arc<Mutex<Facts>>,
 }
 
@@ -60,30 +60,14 @@ pub struct Sweep {
 impl World {
     /// A run's.
     #[must_use]
-    pub fn new(book: Book, hosts: &[Host], users: u32) -> Self {
+    pub fn new(book: Book, hosts: &[Host], site: Site, users: u32) -> Self {
         Self {
             book,
             hosts: Arc::new(hosts.to_vec()),
+            site,
             users: users.max(1),
-            site: Site::default(),
             facts: Arc::default(),
         }
-    }
-
-    /// The same, with the machines as they come and go.
-    #[must_use]
-    pub fn at(self, site: Site) -> Self {
-        Self { site, ..self }
-    }
-
-    /// The places among [`Self::hosts`] of those that are members now.
-    #[must_use]
-    pub fn members(&self) -> Vec<usize> {
-        let members = self.site.members();
-        let places = 0..self.hosts.len();
-        places
-            .filter(|place| members.contains(&self.hosts[*place].address()))
-            .collect()
     }
 
     /// A client is to vanish in the middle of such a thing, the next time it does it.
@@ -99,6 +83,17 @@ impl World {
 
     fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The places of the machines that are members.
+    #[must_use]
+    pub fn members(&self) -> Vec<usize> {
+        let members = self.site.members();
+        let places = self.hosts.iter().enumerate();
+        places
+            .filter(|(_, host)| members.contains(&host.address()))
+            .map(|(place, _)| place)
+            .collect()
     }
 
     /// Something begins at a node.
