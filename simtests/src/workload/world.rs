@@ -23,8 +23,6 @@ pub struct World {
     pub site: Site,
     /// Users, counted from 1.
     pub users: u32,
-    /// Who is a member.
-    pub site: Site,
     facts: Arc<Mutex<Facts>>,
 }
 
@@ -70,16 +68,6 @@ impl World {
             users: users.max(1),
             facts: Arc::default(),
         }
-    }
-
-    /// The places among [`Self::hosts`] of those that are members now.
-    #[must_use]
-    pub fn members(&self) -> Vec<usize> {
-        let members = self.site.members();
-        let places = 0..self.hosts.len();
-        places
-            .filter(|place| members.contains(&self.hosts[*place].address()))
-            .collect()
     }
 
     /// A client is to vanish in the middle of such a thing, the next time it does it.
