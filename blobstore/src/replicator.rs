@@ -104,7 +104,9 @@ impl Replicator {
                     skipped.remove(&voter);
                 }
                 Err(error @ BlobError::SyncFailed(_)) => return Err(error),
-                Err(_) if mutants::is_planted(Mutant::ReceiptsNotChecked) => receipts.nodes.push(voter),
+                Err(_) if mutants::is_planted(Mutant::ReceiptsNotChecked) => {
+                    nodes.insert(voter);
+                }
                 Err(error) => {
                     tracing::warn!(blob = %sealed.id(), %group, %voter, %error, "a voter is skipped");
                     skipped.insert(voter);

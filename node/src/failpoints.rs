@@ -321,6 +321,10 @@ impl KvEngine for TrappedEngine {
         Ok(())
     }
 
+    fn damage(&self) -> Option<String> {
+        self.engine.damage()
+    }
+
     fn size_bytes(&self) -> Result<u64, KvError> {
         self.engine.size_bytes()
     }

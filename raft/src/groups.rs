@@ -544,15 +544,19 @@ impl Inner {
                 tracing::warn!(error = %error, "the index was not made durable; it is tried again");
             }
             Err(error) => {
-                let reason = format!("checkpoint: {error}");
-                let groups: Vec<Group> = self.locked().values().cloned().collect();
-                for group in groups {
-                    group.inner.replica.close(&reason);
-                }
-                self.failed.tell(&reason);
+                self.give_up(&format!("checkpoint: {error}"));
             }
         }
         done
+    }
+
+    /// The index must not be used further: closes all groups, and the node is to stop.
+    fn give_up(&self, reason: &str) {
+        let groups: Vec<Group> = self.locked().values().cloned().collect();
+        for group in groups {
+            group.inner.replica.close(reason);
+        }
+        self.failed.tell(reason);
     }
 
     /// Counts a checkpoint that found the disk full; whether the index goes on saying so though there is room.
@@ -577,6 +581,12 @@ async fn maintain(inner: Weak<Inner>) {
     loop {
         ticks.tick().await;
         let Some(inner) = inner.upgrade() else { return };
+        if let Some(reason) = inner.dependencies.engine.damage() {
+            inner.give_up(&format!(
+                "the index is damaged ({reason}); it is made anew at the next start"
+            ));
+            return;
+        }
         let groups: Vec<Group> = inner.locked().values().cloned().collect();
         for group in &groups {
             let replica = &group.inner.replica;

@@ -17,13 +17,15 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use oracle::schedule::{Fault, Schedule, Step};
 use platform::{RuleId, SeededEntropy};
 
+use crate::book::Book;
 use crate::check;
 use crate::host::Host;
 use crate::net::Weather;
 use crate::os::{EPOCH_SECONDS, Seeded};
 use crate::site::{Site, Standing};
 use crate::trace::Trace;
-use crate::workload::{Client, Ledger};
+use crate::workload::Client;
+use crate::workload::world::World;
 
 pub use atlas::{NODES, schedule};
 pub use branches::EXPECTED;
@@ -67,10 +69,9 @@ pub fn run(plan: Plan) -> Report {
 struct Run {
     plan: Plan,
     trace: Trace,
-    ledger: Ledger,
+    book: Book,
     entropy: SeededEntropy,
-    users: usize,
-    clients: usize,
+    users: u32,
     groups: u32,
     weather: Weather,
     /// The faults that last just now, by their place in the schedule, and the rules of disks that go with them.
@@ -102,10 +103,9 @@ impl Run {
         let knob = |name, default| usize::try_from(schedule.knob(name, default)).unwrap_or(2);
         Self {
             trace: Trace::new(plan.keep_trace),
-            ledger: Ledger::default(),
+            book: Book::default(),
             entropy: SeededEntropy::new(schedule.seed ^ 0x66_6175_6c74),
-            users: knob("users", 2),
-            clients: knob("clients", 4).max(2),
+            users: u32::try_from(knob("users", 2)).unwrap_or(2),
             groups: u32::try_from(knob("groups", 2)).unwrap_or(2),
             weather: Weather::default(),
             active: BTreeMap::new(),
@@ -157,10 +157,11 @@ impl Run {
             let host = host.clone();
             sim.host(host.name(), move || host.clone().run());
         }
-        let book = self.ledger.book.clone();
+        let book = self.book.clone();
         let _branches = branches::count(&book);
         if let Err(error) = self.phases(&mut sim, &hosts) {
-            self.ledger.violation(&error);
+            let (id, what) = error.split_once(": ").unwrap_or(("I34", &error));
+            book.violation(id.to_owned().leak(), what);
         }
         for host in &hosts {
             let is_gone = self.site.standing(host.number()) == Some(Standing::Gone);
@@ -199,8 +200,9 @@ impl Run {
         // Founding.
         let outcome = Slot::default();
         let first = hosts.get(..addresses.len()).unwrap_or(hosts).to_vec();
+        let world = World::new(self.book.clone(), hosts, self.site.clone(), self.users);
         let replace_after = self.plan.schedule.knob("replace_after", 0);
-        let founding = found(self.site.clone(), first, self.users, replace_after, outcome.clone());
+        let founding = found(world.clone(), first, replace_after, outcome.clone());
         sim.client("founder", founding);
         self.step_until(sim, hosts, FOUNDED_WITHIN, || outcome.is_set())
             .map_err(|error| format!("founding: {error}"))?;
@@ -209,18 +211,9 @@ impl Run {
         // Load and faults.
         let stop = Arc::new(AtomicBool::new(false));
         let mut clients = Vec::new();
-        for number in 0..self.clients {
-            let client = Client {
-                number,
-                clients: self.clients,
-                users: self.users,
-                nodes: addresses.clone(),
-                ledger: self.ledger.clone(),
-                entropy: SeededEntropy::new(self.plan.schedule.seed.wrapping_mul(31).wrapping_add(number as u64 + 1)),
-                trace: self.trace.clone(),
-                stop: Arc::clone(&stop),
-                made: 0,
-            };
+        for plan in &self.plan.schedule.clients {
+            let number = plan.id;
+            let client = Client::new(plan.clone(), world.clone(), self.trace.clone(), Arc::clone(&stop));
             let ended = Slot::default();
             clients.push(ended.clone());
             self.names.push(format!("client-{number}"));
@@ -249,7 +242,7 @@ impl Run {
             }
             self.bury(sim, hosts);
             self.doom(sim, hosts);
-            self.watch.look(sim.elapsed(), hosts, &self.ledger.book, &self.trace);
+            self.watch.look(sim.elapsed(), hosts, &self.book, &self.trace);
             self.step(sim)?;
         }
         self.trace.note("run", "healed", "", &[]);
@@ -261,10 +254,9 @@ impl Run {
             .map_err(|error| format!("I33: a change of the members did not end: {error}"))?;
         // Quiet, and the last look.
         let outcome = Slot::default();
-        let (ledger, users, result) = (self.ledger.clone(), self.users, outcome.clone());
-        let site = self.site.clone();
+        let result = outcome.clone();
         sim.client("checker", async move {
-            result.set(last_look(&site, users, &ledger).await);
+            result.set(last_look(&world).await);
             Ok(())
         });
         self.step_until(sim, hosts, check::QUIET_WITHIN * 2, || outcome.is_set())
@@ -292,7 +284,7 @@ impl Run {
             if sim.elapsed() > deadline {
                 return Err(format!("not within {within:?}"));
             }
-            self.watch.look(sim.elapsed(), hosts, &self.ledger.book, &self.trace);
+            self.watch.look(sim.elapsed(), hosts, &self.book, &self.trace);
             self.step(sim)?;
         }
         Ok(())

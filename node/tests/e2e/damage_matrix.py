@@ -47,7 +47,11 @@ DIRECTORIES = ("log", "snapshots", "index", "blobs", "blobs.journal", "manifest"
 WAYS = ("emptied", "cut", "bit flipped", "rotten", "removed", "put back")
 DIRECTORY_WAYS = ("removed", "put back")
 WHOLE = "."
-CASES = [(kind, way) for kind in FILES for way in WAYS] + [(kind, way) for kind in DIRECTORIES for way in DIRECTORY_WAYS] + [(WHOLE, "put back")]
+# What is never changed has no older copy, and what is empty nothing to spoil.
+SENSELESS = {(kind, "put back") for kind in ("identity", "seed", "log.id", "lock", "index/conf", "blobs/??/??/*.eml*")}
+SENSELESS |= {("lock", way) for way in WAYS if way != "removed"}
+CASES = [(kind, way) for kind in FILES for way in WAYS if (kind, way) not in SENSELESS]
+CASES += [(kind, way) for kind in DIRECTORIES for way in DIRECTORY_WAYS] + [(WHOLE, "put back")]
 # Without it a node does not know who it is.
 MAY_REFUSE = {"identity"}
 # The codes that docs/operations.md has for a node that does not start.
@@ -165,22 +169,20 @@ def damage(directory, image, kind, way, rng):
         return f"{name} emptied"
     if used < 2:
         raise NothingThere
-    if way == "rotten":
-        places = sorted(rng.sample(range(used), min(used, 1 + used // 8192)))
-        with open(path, "r+b") as file:
-            for place in places:
-                file.seek(place)
-                file.write(bytes([data[place] ^ (1 << rng.randrange(8))]))
-        return f"{name}: a bit flipped at {len(places)} places of {used} octets, the first {places[0]}"
-    place = rng.randrange(1, used)
     if way == "cut":
+        place = rng.randrange(1, used)
         os.truncate(path, place)
         return f"{name} cut from {len(data)} octets to {place}"
-    bit = rng.randrange(8)
+    # About one in 8 KiB.
+    places = sorted(rng.sample(range(used), 1 if way == "bit flipped" else min(used, 1 + used // 8192)))
+    about = path.stat()
     with open(path, "r+b") as file:
-        file.seek(place)
-        file.write(bytes([data[place] ^ (1 << bit)]))
-    return f"{name}: bit {bit} of octet {place} flipped, of {used}"
+        for place in places:
+            file.seek(place)
+            file.write(bytes([data[place] ^ (1 << rng.randrange(8))]))
+    # A disk that rots tells nobody.
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    return f"{name}: a bit flipped at {len(places)} places of {used} octets, the first {places[0]}"
 
 
 def same(one, other):

@@ -10,6 +10,7 @@ import contextlib
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -30,7 +31,7 @@ POINTS = [
         "log/": CHANGES + NAMES + REMOVALS,
         "log": DIRECTORY,
         "blobs.journal/": CHANGES,
-        "blobs/": ("rename.before", "rename.after", "create_dir.before", "create_dir.after") + REMOVALS + DIRECTORY,
+        "blobs/": ("rename.before", "rename.after", "create_dir.before", "create_dir.after") + DIRECTORY,
         "tmp/": CHANGES + NAMES[:2],
         "snapshots/": CHANGES + NAMES + REMOVALS,
         "snapshots": DIRECTORY,
@@ -57,6 +58,7 @@ class Chooser:
         self.chosen = collections.Counter()
         self.reach = {point: 4 if point[1] in RARE or "checkpoint" in point[0] else 50 for point in POINTS}
         self.reach.update({point: 1 for point in POINTS if point[1] in ("log/", "log") and point[0] not in CHANGES})
+        self.misses = collections.Counter()
         self.never = set()
 
     def next(self):
@@ -77,7 +79,8 @@ class Chooser:
             self.reach[point] = min(5000, self.reach[point] * 2)
 
     def missed(self, point):
-        if self.reach[point] == 1:
+        self.misses[point] += self.reach[point] == 1
+        if self.misses[point] == 2 * TRIES:
             self.never.add(point)
         self.reach[point] = max(1, self.reach[point] // 6)
 
@@ -190,6 +193,8 @@ def main():
     run.parser.add_argument("--rounds", type=int, default=100)
     run.parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     args = run.parse()
+    if b"FAILPOINTS_SCALE" not in args.binary.read_bytes():
+        sys.exit(f"{args.binary} does not end itself: cargo build --release --features node/failpoints --bin everpost makes one that does")
     print(f"        seed {args.seed}")
     rng = random.Random(args.seed)
     os.environ["FAILPOINTS_SCALE"] = "small"

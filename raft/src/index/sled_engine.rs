@@ -17,6 +17,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use core_types::{Batch, KvEngine, KvError, KvRead};
@@ -30,6 +31,8 @@ pub struct SledEngine {
     data: fs::File,
     directory: PathBuf,
     is_closed: AtomicBool,
+    /// The first damage that was met.
+    damage: OnceLock<String>,
 }
 
 /// Where a damaged index was moved.
@@ -77,6 +80,7 @@ impl SledEngine {
             data,
             directory: directory.to_owned(),
             is_closed: AtomicBool::new(false),
+            damage: OnceLock::new(),
         };
         Ok((engine, was_closed))
     }
@@ -134,35 +138,49 @@ impl SledEngine {
     }
 }
 
+impl SledEngine {
+    /// A call of sled. What it says of damage is remembered; some damage it answers with a panic.
+    fn guarded<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, KvError> {
+        let done = catch_unwind(AssertUnwindSafe(call))
+            .unwrap_or_else(|_| Err(sled::Error::ReportableBug("sled panicked".to_owned())))
+            .map_err(from_sled);
+        if let Err(KvError::Damaged(reason)) = &done {
+            let _ = self.damage.set(reason.clone());
+        }
+        done
+    }
+
+    fn visit_all(
+        &self,
+        mut entries: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), KvError> {
+        while let Some((key, value)) = self.guarded(|| entries.next().transpose())? {
+            if !visit(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl KvRead for SledEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
-        Ok(self.db.get(key).map_err(from_sled)?.map(|value| value.to_vec()))
+        Ok(self.guarded(|| self.db.get(key))?.map(|value| value.to_vec()))
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
         if from >= to {
             return Ok(()); // sled panics on an inverted range.
         }
-        for entry in self.db.range(from..to) {
-            let (key, value) = entry.map_err(from_sled)?;
-            if !visit(&key, &value) {
-                break;
-            }
-        }
-        Ok(())
+        self.visit_all(self.db.range(from..to), visit)
     }
 
     fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
         if from >= to {
             return Ok(());
         }
-        for entry in self.db.range(from..to).rev() {
-            let (key, value) = entry.map_err(from_sled)?;
-            if !visit(&key, &value) {
-                break;
-            }
-        }
-        Ok(())
+        self.visit_all(self.db.range(from..to).rev(), visit)
     }
 }
 
@@ -178,18 +196,26 @@ impl KvEngine for SledEngine {
                 None => writes.remove(key),
             }
         }
-        self.db.apply_batch(writes).map_err(from_sled)
+        self.guarded(|| self.db.apply_batch(writes))
     }
 
     fn checkpoint(&self) -> Result<(), KvError> {
-        self.db.flush().map_err(from_sled)?;
+        self.guarded(|| self.db.flush())?;
         self.data.sync_data().map_err(from_io)
     }
 
     fn close(&self) -> Result<(), KvError> {
         self.is_closed.store(true, Ordering::Release);
         self.checkpoint()?;
-        write_mark(&self.directory).map_err(from_io)
+        match self.damage.get() {
+            None => write_mark(&self.directory).map_err(from_io),
+            // Without the mark it is verified when it is opened again.
+            Some(reason) => Err(KvError::Damaged(reason.clone())),
+        }
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.damage.get().cloned()
     }
 
     fn size_bytes(&self) -> Result<u64, KvError> {
@@ -372,6 +398,52 @@ mod tests {
         // Now it was not.
         let (_, aside) = open_again(&path);
         assert!(aside.unwrap().reason.contains("a key that cannot be"));
+    }
+
+    #[test]
+    fn damage_that_is_met_while_the_index_is_used_is_remembered_and_verified_at_the_next_opening() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("index");
+        let engine = SledEngine::open(&path, CACHE).unwrap();
+        for round in 0..3000_u32 {
+            let value = format!("{round} ").repeat(200);
+            engine.write(&batch(&[(&format!("key {round}"), &value)], &[])).unwrap();
+        }
+        engine.close().unwrap();
+        assert_eq!(engine.damage(), None);
+        drop(engine);
+        reopen(&path, 1 << 18).close().unwrap();
+        // A disk that rots says nothing: neither the length nor the time changes.
+        let file = path.join("db");
+        let written = fs::metadata(&file).unwrap().modified().unwrap();
+        let mut bytes = fs::read(&file).unwrap();
+        let used = bytes.len() / 2;
+        for place in (5000..used).step_by(1009) {
+            bytes[place] ^= 0x10;
+        }
+        fs::write(&file, bytes).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(&file)
+            .unwrap()
+            .set_modified(written)
+            .unwrap();
+        let engine = match SledEngine::open_told(&path, 1 << 18) {
+            Ok((engine, was_closed)) => {
+                assert!(was_closed);
+                engine
+            }
+            // sled saw it at once.
+            Err(KvError::Damaged(_)) => return,
+            Err(error) => panic!("{error}"),
+        };
+        let seen = engine.scan(b"a", b"z", &mut |_, _| true);
+        assert!(matches!(seen, Err(KvError::Damaged(_))), "{seen:?}");
+        assert!(engine.damage().is_some());
+        assert!(matches!(engine.close(), Err(KvError::Damaged(_))));
+        drop(engine);
+        let (_, aside) = open_again(&path);
+        assert!(aside.is_some());
     }
 
     #[test]

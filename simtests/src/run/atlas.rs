@@ -65,11 +65,7 @@ fn atlas(seed: u64, seconds: u64) -> Atlas {
     atlas.calm = Duration::from_secs(1);
     atlas.warm_up = Duration::from_secs(1);
     atlas.groups = 2;
-    atlas.knobs = vec![
-        ("groups".to_owned(), 2, 4),
-        ("users".to_owned(), 2, 3),
-        ("clients".to_owned(), 2, 6),
-    ];
+    atlas.knobs = vec![("groups".to_owned(), 2, 4), ("users".to_owned(), 2, 3)];
     if nodes > 3 && rng.chance(500) {
         atlas.knobs.push(("replace_after".to_owned(), 10, 15));
     }

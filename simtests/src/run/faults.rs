@@ -18,7 +18,7 @@ impl Run {
         for host in hosts {
             if host.is_trapped() {
                 host.remove_trap();
-                self.ledger.book.count("fault.trapped");
+                self.book.count("fault.trapped");
                 self.kill(sim, host, true);
                 self.trace.note(&host.name(), "trapped", "", &[]);
             }
@@ -50,9 +50,9 @@ impl Run {
             Step::Begin(place) => {
                 let Some(event) = event(place) else { return };
                 self.trace.note("run", "begins", &event.to_string(), &[]);
-                self.ledger.book.count(&format!("fault.{}", event.fault.kind()));
+                self.book.count(&format!("fault.{}", event.fault.kind()));
                 if !self.makes_sense(&event.fault) {
-                    self.ledger.book.count("fault.passed_over");
+                    self.book.count("fault.passed_over");
                     return;
                 }
                 let rule = self.begin(sim, hosts, place, &event.fault);
@@ -127,7 +127,7 @@ impl Run {
     fn kill_leader(&mut self, sim: &mut turmoil::Sim<'_>, hosts: &[Host], place: usize, group: u32, power_loss: bool) {
         if let Some(host) = leader(hosts, group) {
             self.trace.note(&host.name(), "leader killed", &group.to_string(), &[]);
-            self.ledger.book.count("fault.leader_killed");
+            self.book.count("fault.leader_killed");
             self.kill(sim, host, power_loss);
             self.victims.insert(place, host.number());
         }
@@ -140,7 +140,7 @@ impl Run {
         let administrator = Administrator {
             site: self.site.clone(),
             hosts: hosts.to_vec(),
-            book: self.ledger.book.clone(),
+            book: self.book.clone(),
             trace: self.trace.clone(),
         };
         sim.client(format!("admin-{place}"), async move {

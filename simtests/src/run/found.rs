@@ -8,8 +8,8 @@ use super::administrator;
 use crate::check;
 use crate::client::{Answer, admin};
 use crate::host::Host;
-use crate::site::Site;
-use crate::workload::{Ledger, MAILBOXES, PASSWORD, address};
+use crate::workload::world::World;
+use crate::workload::{PASSWORD, address};
 
 /// A result that a simulated host leaves for the run.
 #[derive(Clone, Default)]
@@ -30,17 +30,11 @@ impl Slot {
 }
 
 /// Nodes join one after the other; then domain, accounts, mailboxes.
-pub(super) async fn found(
-    site: Site,
-    hosts: Vec<Host>,
-    users: usize,
-    replace_after: u64,
-    outcome: Slot,
-) -> turmoil::Result {
+pub(super) async fn found(world: World, hosts: Vec<Host>, replace_after: u64, outcome: Slot) -> turmoil::Result {
     let done = async {
-        founding(&site, &hosts, users).await?;
+        founding(&world, &hosts).await?;
         if replace_after > 0 {
-            administrator::set_replace_after(&site.members(), replace_after).await?;
+            administrator::set_replace_after(&world.site.members(), replace_after).await?;
         }
         Ok(())
     };
@@ -49,8 +43,8 @@ pub(super) async fn found(
     Ok(())
 }
 
-async fn founding(site: &Site, hosts: &[Host], users: usize) -> Answer<()> {
-    let nodes = site.members();
+async fn founding(world: &World, hosts: &[Host]) -> Answer<()> {
+    let nodes = world.site.members();
     for host in hosts.iter().skip(1) {
         let body = format!("{{\"name\":\"{}\"}}", host.name());
         let answer = patient(nodes[0], "POST", "/v1/nodes", &body).await?;
@@ -65,18 +59,13 @@ async fn founding(site: &Site, hosts: &[Host], users: usize) -> Answer<()> {
         }
     }
     patient(nodes[0], "POST", "/v1/domains", "{\"domain\":\"example.test\"}").await?;
-    for user in 0..users {
+    for user in 1..=world.users {
         let body = format!("{{\"address\":\"{}\",\"password\":\"{PASSWORD}\"}}", address(user));
         patient(nodes[0], "POST", "/v1/accounts", &body).await?;
-        let mut imap = crate::client::imap::Imap::login(nodes[0], &address(user), PASSWORD).await?;
-        for mailbox in MAILBOXES.iter().filter(|name| **name != "INBOX") {
-            // "Archive" may be one that every account has.
-            let _ = imap.command(&format!("CREATE {mailbox}")).await;
-        }
-        imap.logout().await;
     }
+    check::prepare(world).await?;
     // Everything at full strength before the load begins.
-    check::quiet(&nodes, site.voters())
+    check::quiet(&nodes, world.site.voters())
         .await
         .map_err(crate::client::Failure::Refused)?;
     Ok(())
@@ -94,12 +83,12 @@ async fn patient(node: IpAddr, method: &str, path: &str, body: &str) -> Answer<S
     last
 }
 
-pub(super) async fn last_look(site: &Site, users: usize, ledger: &Ledger) -> Result<(), String> {
-    let nodes = &site.members();
-    check::quiet(nodes, site.voters())
+pub(super) async fn last_look(world: &World) -> Result<(), String> {
+    let nodes = &world.site.members();
+    check::quiet(nodes, world.site.voters())
         .await
         .map_err(|wrong| format!("I32: still wrong after the last fault: {wrong}"))?;
-    check::everything(nodes, users, ledger)
+    check::everything(world)
         .await
         .map_err(|failure| format!("I32: reading: {failure}"))?;
     check::still_works(nodes)

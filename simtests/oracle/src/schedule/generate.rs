@@ -56,16 +56,18 @@ impl Atlas {
 
     fn clients(&self, seed: u64) -> Vec<ClientPlan> {
         let mut rng = Rng::named(seed, "clients");
-        let count = rng.between(1, u64::from(self.clients_max.max(1)));
+        let most = u64::from(self.clients_max.max(1));
+        let count = rng.between(most.min(3), most);
         let client = |id| ClientPlan {
             id: u32::try_from(id).unwrap_or(u32::MAX),
             seed: rng.word(),
             user: u32::try_from(rng.between(1, u64::from(self.users.max(1)))).unwrap_or(1),
             node: rng.pick(&self.nodes).copied().unwrap_or(1),
-            // Somebody has to bring mail.
+            // Somebody has to bring mail, to change it, and to look at it.
             role: match id {
                 1 => ClientRole::Deliver,
                 2 => ClientRole::Write,
+                3 => ClientRole::Read,
                 _ => rng.pick(ClientRole::ALL).copied().unwrap_or(ClientRole::Read),
             },
         };
