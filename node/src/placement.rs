@@ -207,7 +207,7 @@ fn picture(parts: &Parts, known: &Known) -> Picture {
             node: row.node,
             site: row.site,
             duty: known.duty(row.node),
-            reachable: reach.away(row.node).is_none(),
+            reachable: missed.is_none() && reach.away(row.node).is_none_or(|away| away < LOST_AFTER),
             lost: missed.is_some_and(|missed| missed >= LOST_AFTER),
             dead: missed.is_some_and(|missed| known.replace_after.is_some_and(|limit| missed >= limit)),
         }

@@ -420,14 +420,13 @@ impl Host {
                     .found_cluster(&self.name(), "site-1", self.0.groups)
                     .map_err(|error| text(&error))?;
             } else {
-                let token = loop {
-                    if let Some(token) = self.0.token.lock().expect("no panic").clone() {
-                        break token;
-                    }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                };
                 let mut port = port::JOINING;
                 loop {
+                    let token = self.0.token.lock().expect("no panic").clone();
+                    let Some(token) = token else {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    };
                     let socket = machine
                         .network
                         .cluster_socket(SocketAddr::from(([0, 0, 0, 0], port)))

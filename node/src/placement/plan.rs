@@ -22,7 +22,7 @@ pub(crate) struct Member {
     pub(crate) node: NodeId,
     pub(crate) site: SiteId,
     pub(crate) duty: NodeDuty,
-    /// It is reached, directly or through another node, and has been for some time.
+    /// It is reached, directly or through another node, and has been for some time if it was away for long.
     pub(crate) reachable: bool,
     /// It has not been reached for so long that no group waits for it to vote.
     pub(crate) lost: bool,

@@ -265,10 +265,15 @@ class Matrix:
 
     def watch(self, node, kind, offset):
         """Waits until the node is well; its words, if it refuses to start."""
-        site, last = self.site, [""]
+        site, last, starts = self.site, [""], [1]
 
         def is_well():
             if site.is_dead(node):
+                if kind.startswith("index") and starts[0] == 1 and self.asks_for_a_start(node, offset):
+                    # As a supervisor does.
+                    starts[0] += 1
+                    site.start(node)
+                    return False
                 return True
             last[0] = self.ailment(node)
             return not last[0]
@@ -290,6 +295,12 @@ class Matrix:
         self.book.deliver(node, 1)
         self.blobs_are_back(node)
         return None
+
+    def asks_for_a_start(self, node, offset):
+        """Whether the node ended since its index is damaged, which it makes anew at its next start."""
+        words = [line for line in self.site.log_since(node, offset).splitlines() if line.startswith("everpost: ")]
+        print(f"        ended with {self.site.children[node].poll()}: {words}", flush=True)
+        return self.site.children[node].poll() == 1 and any("index" in line for line in words)
 
     def ailment(self, node):
         """What is wrong with the site, as it says itself; nothing when all is well."""

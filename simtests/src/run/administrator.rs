@@ -16,6 +16,9 @@ use crate::trace::Trace;
 /// Between two looks at how far something is.
 const LOOK: Duration = Duration::from_millis(300);
 
+/// How long a machine may try to join with a token.
+const TOKEN_PATIENCE: Duration = Duration::from_secs(20);
+
 /// What is to be done.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Task {
@@ -83,15 +86,21 @@ impl Administrator {
     /// A node on an empty machine joins.
     async fn join(&self, machine: u64) -> Answer<()> {
         let host = self.host(machine)?;
-        let body = format!("{{\"name\":\"{}-{}\"}}", host.name(), host.lives());
-        let answer = self.ask("POST", "/v1/nodes", &body).await?;
-        let token: api::JoinToken =
-            serde_json::from_str(&answer).map_err(|error| Failure::Protocol(error.to_string()))?;
-        host.set_token(token.token);
-        while host.running().is_none() || host.node_id().is_none() {
-            tokio::time::sleep(LOOK).await;
+        loop {
+            let body = format!("{{\"name\":\"{}-{}\"}}", host.name(), host.lives());
+            let answer = self.ask("POST", "/v1/nodes", &body).await?;
+            let token: api::JoinToken =
+                serde_json::from_str(&answer).map_err(|error| Failure::Protocol(error.to_string()))?;
+            host.set_token(token.token);
+            // A token may be no good where wall clocks jump by hours: then another is asked for, as a person would.
+            let patience = tokio::time::Instant::now() + TOKEN_PATIENCE;
+            while tokio::time::Instant::now() < patience {
+                if host.running().is_some() && host.node_id().is_some() {
+                    return Ok(());
+                }
+                tokio::time::sleep(LOOK).await;
+            }
         }
-        Ok(())
     }
 
     async fn add(&self, machine: u64) -> Answer<()> {
