@@ -487,7 +487,7 @@ mod tests {
     #[test]
     fn what_answers_say_is_understood() {
         assert_eq!(uid_set("1:3,7"), [1, 2, 3, 7]);
-        let flags = FlagSet(FlagSet::SEEN.0 | FlagSet::KEYWORD.0 * 2);
+        let flags = FlagSet(FlagSet::SEEN.0 | (FlagSet::KEYWORD.0 * 2));
         assert_eq!(flag_list(flags), "(\\Seen Later)");
         assert_eq!(parse_flags("\\Recent \\Seen Later"), flags);
         assert_eq!(parse_flags("never"), FlagSet(1 << 31));
