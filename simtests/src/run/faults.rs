@@ -199,9 +199,7 @@ impl Run {
                 let entropy: &dyn Entropy = &self.entropy;
                 let before = host(node).disk().image();
                 let flipped = host(node).disk().flip_bit_under(prefix(*what), entropy.below(u64::MAX));
-                self.ledger
-                    .book
-                    .found(tails::lost(*node, &before, &host(node).disk().image()));
+                self.book.found(tails::lost(*node, &before, &host(node).disk().image()));
                 self.trace.note("run", "flipped", &format!("{flipped:?}"), &[]);
             }
             Fault::Misdirected { node, what } => {
