@@ -398,7 +398,7 @@ mod tests {
         // Nobody has them: that is so before every node has looked again, and whoever says it.
         for node in [1, 4] {
             let mut bench = Bench::new();
-            bench.rounds.insert(NodeId(node), 6);
+            bench.looks.insert(NodeId(node), 6);
             bench.replica(node).blobs = Some(BlobReport {
                 messages: 9,
                 lacking_here: 2,
