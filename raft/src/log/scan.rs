@@ -104,6 +104,9 @@ impl Scan {
         let capacity = file.len().map_err(LogError::Disk)?;
         let mut bytes = vec![0; usize::try_from(capacity).unwrap_or(0)];
         file.read_exact_at(0, &mut bytes).map_err(LogError::Disk)?;
+        if one.header.as_ref().is_some_and(|header| capacity < header.capacity) {
+            self.damage_everyone(cut_segment(&one.segment.path, capacity));
+        }
         let context = Context {
             salt,
             segment: one.number,
@@ -144,13 +147,14 @@ impl Scan {
             break;
         }
         if last {
+            // Nothing is written behind a header that cannot be read, or that is cut off.
+            let end = if one.header.is_some() { offset } else { capacity };
             self.tail = Some(Tail {
                 number: one.number,
-                // Nothing is written behind a header that cannot be read.
-                end: if one.header.is_some() { offset } else { capacity },
+                end,
                 capacity,
                 torn_end,
-                durable: self.last_durable.min(offset),
+                durable: self.last_durable.min(end),
             });
         }
         Ok(())
@@ -309,6 +313,15 @@ fn damaged_header(path: &str) -> Damage {
         offset: 0,
         groups: None,
         detail: "the header of a segment is damaged",
+    }
+}
+
+fn cut_segment(path: &str, length: u64) -> Damage {
+    Damage {
+        segment: path.to_owned(),
+        offset: length,
+        groups: None,
+        detail: "the rest of a segment is cut off",
     }
 }
 

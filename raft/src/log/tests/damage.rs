@@ -1,5 +1,6 @@
 //! Bits that flip at rest: below the watermark they are named, above it they are a torn tail.
 
+use core_types::{Disk, OpenMode};
 use platform::{FaultyDisk, SeededEntropy};
 
 use super::super::record::SEGMENT_HEADER_BYTES;
@@ -176,6 +177,34 @@ fn a_missing_segment_concerns_every_group() {
         let log = open(&disk);
         for group in 1..=3 {
             assert!(log.state(key(group)).unwrap().damage.is_some(), "{which}");
+        }
+    }
+}
+
+/// Also where the rest looks like a log that simply ends there.
+#[test]
+fn a_segment_that_was_cut_concerns_every_group() {
+    let lengths = [0, 1, 8, 300, 511, 512, 513, 1000, 4000, 8000];
+    for (which, length) in [0, 1]
+        .into_iter()
+        .flat_map(|which| lengths.map(|length| (which, length)))
+    {
+        let disk = FaultyDisk::new();
+        drop(filled(&disk, 60));
+        let paths = super::segments(&disk);
+        let path = if which == 0 { &paths[1] } else { paths.last().unwrap() };
+        assert!(disk.open(path, OpenMode::Read).unwrap().len().unwrap() > 8000);
+        disk.truncate_at_rest(path, length);
+        for _ in 0..2 {
+            let log = open(&disk);
+            for group in 1..=3 {
+                assert!(log.state(key(group)).unwrap().damage.is_some(), "{path} {length}");
+            }
+            // What begins anew works.
+            submit(&log, key(9), vec![Record::Created, append(1, 0, b"x")]).unwrap();
+            assert_eq!(indexes(&log, key(9)).len(), 1, "{path} {length}");
+            drop(log);
+            disk.crash_strictly();
         }
     }
 }
