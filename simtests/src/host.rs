@@ -17,6 +17,7 @@ use raft::Groups;
 use state::KeptEngine;
 use tokio::sync::mpsc;
 
+use crate::inspect::leaks::{Ended, Remains};
 use crate::net::{SimNetwork, Weather};
 use crate::os::EPOCH_SECONDS;
 use crate::pool::SimPool;
@@ -71,6 +72,8 @@ struct State {
     ended: Vec<String>,
     /// The disk and the index as they were, now and then.
     images: Vec<Image>,
+    /// What may be left of lives that are over, and the parts of the present one.
+    remains: Vec<Remains>,
 }
 
 struct Image {
@@ -105,6 +108,8 @@ pub struct Running {
     pub store: MailStore,
     /// Its replicas.
     pub groups: Groups,
+    /// Where its tasks are.
+    pub runtime: tokio::runtime::Handle,
 }
 
 impl Host {
@@ -135,6 +140,7 @@ impl Host {
                 control: None,
                 ended: Vec::new(),
                 images: Vec::new(),
+                remains: Vec::new(),
             }),
         }))
     }
@@ -155,6 +161,23 @@ impl Host {
     #[must_use]
     pub fn address(&self) -> IpAddr {
         self.0.address
+    }
+
+    /// How many mailbox groups there are.
+    #[must_use]
+    pub fn groups(&self) -> u32 {
+        self.0.groups
+    }
+
+    /// Its index.
+    #[must_use]
+    pub fn index(&self) -> Arc<KeptEngine> {
+        Arc::clone(&self.lock().engine)
+    }
+
+    /// What may be left of its lives.
+    pub fn remains<T>(&self, look: impl FnOnce(&mut Vec<Remains>) -> T) -> T {
+        look(&mut self.lock().remains)
     }
 
     /// Its disk.
@@ -276,6 +299,10 @@ impl Host {
         let mut state = self.lock();
         state.running = None;
         state.control = None;
+        state
+            .remains
+            .iter_mut()
+            .for_each(|life| life.ended = Some(Ended::Killed));
         if power_loss {
             self.0.disk.crash(entropy.below(u64::MAX));
             state.engine = state
@@ -300,10 +327,15 @@ impl Host {
         let engine = Arc::clone(&self.lock().engine);
         self.0.trace.note(&self.name(), "boot", &life.to_string(), &[]);
         let machine = self.machine(life, engine);
+        self.lock().remains.push(parts_of(life, &machine));
         let result = self.live(machine).await;
         let mut state = self.lock();
         state.running = None;
         state.control = None;
+        let ended = Ended::Stopped(turmoil::sim_elapsed().unwrap_or_default());
+        for life in state.remains.iter_mut().filter(|life| life.ended.is_none()) {
+            life.ended = Some(ended);
+        }
         if let Err(reason) = result
             && !self.0.disk.is_powered_off()
         {
@@ -357,6 +389,7 @@ impl Host {
         let running = Running {
             store: node.store(),
             groups: node.groups(),
+            runtime: tokio::runtime::Handle::current(),
         };
         let (sender, mut controls) = mpsc::unbounded_channel();
         {
@@ -443,20 +476,45 @@ impl Host {
     }
 }
 
+/// Who holds the parts of a machine that one life of a node was given.
+fn parts_of(life: u64, machine: &Machine) -> Remains {
+    let (disk, pool) = (Arc::downgrade(&machine.disk), Arc::downgrade(&machine.pool));
+    let (clock, entropy) = (Arc::downgrade(&machine.clock), Arc::downgrade(&machine.entropy));
+    let network = Arc::downgrade(&machine.network);
+    Remains {
+        life,
+        parts: vec![
+            ("disk", Box::new(move || disk.strong_count())),
+            ("pool", Box::new(move || pool.strong_count())),
+            ("clock", Box::new(move || clock.strong_count())),
+            ("entropy", Box::new(move || entropy.strong_count())),
+            ("network", Box::new(move || network.strong_count())),
+        ],
+        ended: None,
+    }
+}
+
+/// How long a blob stays to which nothing refers: longer than an operation can be in doubt, and short enough for a run.
+pub const GRACE: Duration = Duration::from_secs(30);
+/// Between two collections.
+pub const COLLECT: Duration = Duration::from_secs(20);
+
 /// Small and frequent, so that segments change, snapshots are made and logs purged within a minute.
-fn scale() -> Scale {
+#[must_use]
+pub fn scale() -> Scale {
     Scale {
         log_segment_bytes: 128 * 1024,
         blobs: BlobConfig {
             journal_segment_bytes: 64 * 1024,
             inline_bytes_max: INLINE_BYTES,
             memory_bytes_max: 16 * 1024,
+            grace: GRACE,
             ..BlobConfig::default()
         },
         raft: raft_config,
         care: Rhythm {
             scrub: Duration::from_secs(60),
-            collect: Duration::from_secs(20),
+            collect: COLLECT,
             prune: Duration::from_secs(15),
         },
     }

@@ -12,6 +12,7 @@ pub mod book;
 pub mod check;
 pub mod client;
 pub mod host;
+pub mod inspect;
 pub mod net;
 pub mod os;
 pub mod pool;

@@ -14,6 +14,7 @@ use platform::{CallClass, Delay, Effect, FaultRule, RuleId, SeededEntropy};
 use crate::check;
 use crate::client::{Answer, admin};
 use crate::host::{Control, Host};
+use crate::inspect::Inspect;
 use crate::net::Weather;
 use crate::os::{EPOCH_SECONDS, Seeded};
 use crate::trace::Trace;
@@ -193,6 +194,7 @@ struct Run {
     weather: Weather,
     /// The faults that last just now, by their place in the schedule, and the rules of disks that go with them.
     active: BTreeMap<usize, (Fault, Option<RuleId>)>,
+    inspect: Option<Inspect>,
 }
 
 /// How long the cluster may take to be founded.
@@ -213,6 +215,7 @@ impl Run {
             groups: u32::try_from(knob("groups", 2)).unwrap_or(2),
             weather: Weather::default(),
             active: BTreeMap::new(),
+            inspect: None,
             plan,
         }
     }
@@ -285,6 +288,7 @@ impl Run {
 
     fn phases(&mut self, sim: &mut turmoil::Sim<'_>, hosts: &[Host]) -> Result<(), String> {
         let addresses: Vec<IpAddr> = hosts.iter().map(Host::address).collect();
+        self.inspect = Some(Inspect::new(hosts, &self.ledger.book, self.plan.schedule.seed));
         // Founding.
         let outcome = Slot::default();
         let founding = found(addresses.clone(), hosts.to_vec(), self.users, outcome.clone());
@@ -293,6 +297,7 @@ impl Run {
             .map_err(|error| format!("founding: {error}"))?;
         outcome.take()?;
         self.trace.note("run", "founded", "", &[]);
+        self.inspect(|inspect| inspect.founded());
         // Load and faults.
         let stop = Arc::new(AtomicBool::new(false));
         let mut clients = Vec::new();
@@ -337,6 +342,7 @@ impl Run {
             self.step(sim)?;
         }
         self.trace.note("run", "healed", "", &[]);
+        self.inspect(|inspect| inspect.healed(sim.elapsed()));
         stop.store(true, Ordering::Relaxed);
         self.step_until(sim, hosts, CLIENTS_END_WITHIN, || clients.iter().all(Slot::is_set))
             .map_err(|error| format!("I33: a client's operation did not end: {error}"))?;
@@ -350,11 +356,26 @@ impl Run {
         });
         self.step_until(sim, hosts, check::QUIET_WITHIN * 2, || outcome.is_set())
             .map_err(|error| format!("I32: {error}"))?;
-        outcome.take()
+        outcome.take()?;
+        // At rest, seen from outside.
+        let inspect = self.inspect.clone();
+        let settled = |now| inspect.as_ref().is_none_or(|inspect| inspect.is_settled(now));
+        while !settled(sim.elapsed()) {
+            self.step(sim)?;
+        }
+        Ok(())
+    }
+
+    fn inspect(&self, look: impl FnOnce(&Inspect)) {
+        if let Some(inspect) = &self.inspect {
+            look(inspect);
+        }
     }
 
     fn step(&self, sim: &mut turmoil::Sim<'_>) -> Result<(), String> {
-        sim.step().map(drop).map_err(|error| error.to_string())
+        sim.step().map_err(|error| error.to_string())?;
+        self.inspect(|inspect| inspect.look(sim.elapsed()));
+        Ok(())
     }
 
     fn step_until(
@@ -431,6 +452,7 @@ impl Run {
                 }
             }
         }
+        self.inspect(|inspect| inspect.fault(sim.elapsed(), self.active.len()));
         self.weather
             .set(self.active.values().map(|(fault, _)| fault.clone()).collect());
     }

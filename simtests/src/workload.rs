@@ -407,10 +407,14 @@ impl Client {
                 self.ledger.begin_arrival(token, *user, "INBOX", Arc::clone(&bytes));
             }
             let addresses: Vec<String> = to.iter().map(|user| address(*user)).collect();
+            let began = Book::now();
             let outcomes = match smtp.deliver("a@example.org", &addresses, &bytes).await {
                 Ok(outcomes) => outcomes,
                 Err(failure) => vec![Err(failure); to.len()],
             };
+            if outcomes.iter().any(|outcome| matches!(outcome, Ok(Taken::Delivered))) {
+                self.ledger.book.acknowledged(began, &bytes);
+            }
             for (token, outcome) in tokens.iter().zip(&outcomes) {
                 self.ledger.end_arrival(token, "INBOX", outcome);
             }
@@ -436,7 +440,11 @@ impl Client {
             let mut imap = self.login(node).await?;
             self.ledger
                 .begin_arrival(&token, self.user(), mailbox, Arc::clone(&bytes));
+            let began = Book::now();
             let answer = imap.append(mailbox, "", &bytes).await;
+            if answer.is_ok() {
+                self.ledger.book.acknowledged(began, &bytes);
+            }
             let outcome = answer.map(|_| Taken::Delivered);
             self.ledger.end_arrival(&token, mailbox, &outcome);
             imap.logout().await;
