@@ -3,16 +3,17 @@
 //! Nothing here changes anything, and nothing of the product needs it. Not here: what a replica says of itself
 //! ([`crate::GroupStatus`]).
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use core_types::{GroupId, Incarnation, KvEngine, NodeId};
 use state::digest::Digest;
 
-use crate::Groups;
 use crate::generation::GroupRows;
+use crate::group::Inner;
 use crate::log::SharedLog;
 use crate::log_store::decode_vote;
 use crate::machine::MachineRow;
+use crate::{Group, Groups};
 
 /// What a node may do in a term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,24 @@ impl Groups {
     #[must_use]
     pub fn log(&self) -> &SharedLog {
         &self.inner.dependencies.log
+    }
+}
+
+/// One opening of a replica: a replica that closed and was opened again is another one. Holds nothing of it.
+#[derive(Clone)]
+pub struct Opening(Weak<Inner>);
+
+impl PartialEq for Opening {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+}
+
+impl Group {
+    /// Which opening of the replica this is.
+    #[must_use]
+    pub fn opening(&self) -> Opening {
+        Opening(Arc::downgrade(&self.inner))
     }
 }
 

@@ -17,7 +17,7 @@ use raft::Groups;
 use state::KeptEngine;
 use tokio::sync::mpsc;
 
-use crate::inspect::leaks::{Ended, Remains};
+use crate::inspect::leaks::Remains;
 use crate::net::{SimNetwork, Weather};
 use crate::os::EPOCH_SECONDS;
 use crate::pool::SimPool;
@@ -299,10 +299,6 @@ impl Host {
         let mut state = self.lock();
         state.running = None;
         state.control = None;
-        state
-            .remains
-            .iter_mut()
-            .for_each(|life| life.ended = Some(Ended::Killed));
         if power_loss {
             self.0.disk.crash(entropy.below(u64::MAX));
             state.engine = state
@@ -332,10 +328,6 @@ impl Host {
         let mut state = self.lock();
         state.running = None;
         state.control = None;
-        let ended = Ended::Stopped(turmoil::sim_elapsed().unwrap_or_default());
-        for life in state.remains.iter_mut().filter(|life| life.ended.is_none()) {
-            life.ended = Some(ended);
-        }
         if let Err(reason) = result
             && !self.0.disk.is_powered_off()
         {
@@ -490,7 +482,6 @@ fn parts_of(life: u64, machine: &Machine) -> Remains {
             ("entropy", Box::new(move || entropy.strong_count())),
             ("network", Box::new(move || network.strong_count())),
         ],
-        ended: None,
     }
 }
 

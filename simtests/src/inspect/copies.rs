@@ -96,6 +96,8 @@ pub struct Seen {
     pub blob: BTreeSet<u64>,
     /// The entry that names the blob; or the log was purged beyond it.
     pub entry: BTreeSet<u64>,
+    /// A log that is damaged somewhere, and so says nothing of a group: after a power loss the replica is repaired.
+    pub damaged: BTreeSet<u64>,
 }
 
 /// What a look at all disks found.
@@ -159,6 +161,7 @@ impl Durable {
         let entropy: &dyn Entropy = &SeededEntropy::new(1);
         let mut entries = Entries::default();
         let Ok(log) = SharedLog::open(disk, Arc::new(NoPool), entropy, config) else {
+            entries.is_damaged = true;
             return entries;
         };
         for key in log.groups() {
@@ -166,7 +169,9 @@ impl Durable {
             let first = state.purged.map_or(0, |mark| mark.index + 1);
             entries.purged.insert(key.group.0, first);
             let end = state.last.map_or(0, |mark| mark.index + 1);
-            let all = log.read(key, first..end.max(first), usize::MAX).unwrap_or_default();
+            let all = log.read(key, first..end.max(first), usize::MAX);
+            entries.is_damaged |= state.damage.is_some() || all.is_err();
+            let all = all.unwrap_or_default();
             let names = |body: &[u8]| body.windows(32).any(|window| window == blob.0);
             let found = all.iter().filter(|entry| names(&entry.body));
             entries.found.extend(found.map(|entry| (key.group.0, entry.mark.index)));
@@ -179,6 +184,7 @@ impl Durable {
 struct Entries {
     found: BTreeSet<(u32, u64)>,
     purged: BTreeMap<u32, u64>,
+    is_damaged: bool,
 }
 
 impl Disks {
@@ -260,6 +266,11 @@ fn seen(disks: &[(u64, Durable)], blob: BlobId) -> Seen {
         entry: entries
             .iter()
             .filter(|(_, entries)| holds(entries))
+            .map(|(host, _)| *host)
+            .collect(),
+        damaged: entries
+            .iter()
+            .filter(|(_, entries)| entries.is_damaged)
             .map(|(host, _)| *host)
             .collect(),
     }

@@ -1,18 +1,15 @@
 //! I31: memory, tasks and files return to where they were.
 //!
-//! A node whose process was killed leaves nothing of itself in memory; one that stopped in order leaves nothing either, soon.
+//! Of a node that was killed or stopped nothing is left in memory once it is started again.
 //! A node that runs has, once its clients are gone, no more tasks and open files than when the cluster was founded.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use oracle::Violation;
 use oracle::time::Time;
 
 use crate::host::Host;
 
-/// How long after it stopped in order a node's last task may take to end.
-const ENDS_WITHIN: Duration = Duration::from_secs(10);
 /// Tasks that may have come since the cluster was founded: sessions and requests between nodes that last a moment, connections that
 /// were made anew.
 const TASKS_MORE: usize = 40;
@@ -23,17 +20,14 @@ pub struct Remains {
     pub life: u64,
     /// The names of the parts, and who holds them.
     pub parts: Vec<(&'static str, Box<dyn Fn() -> usize + Send>)>,
-    /// How it ended; `None` while it goes on.
-    pub ended: Option<Ended>,
 }
 
-/// How a life ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Its process was killed.
-    Killed,
-    /// It stopped by itself, then.
-    Stopped(Duration),
+impl Remains {
+    /// How many still hold a part.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.parts.iter().map(|(_, count)| count()).sum()
+    }
 }
 
 /// What nodes had when all was quiet at first, and who was told of already.
@@ -59,18 +53,18 @@ impl Leaks {
         let mut found = Vec::new();
         for host in hosts {
             host.remains(|remains| {
-                remains.retain(|life| {
-                    let (is_over, is_gone, what) = left(life, now);
-                    if is_over && !is_gone && self.told.insert((host.number(), life.life)) {
-                        let what = format!(
-                            "life {} of {} is over, and is still held: {what}",
-                            life.life,
-                            host.name()
-                        );
+                // The life before the present one: what is left of a node that ended turmoil drops when it is started again.
+                for life in remains
+                    .iter()
+                    .filter(|life| life.life < host.lives() && life.held() > 0)
+                {
+                    if self.told.insert((host.number(), life.life)) {
+                        let (held, name) = (left(life), host.name());
+                        let what = format!("life {} of {name} is over, and is still held: {held}", life.life);
                         found.push(Violation::at("I31", now, what));
                     }
-                    !is_gone || !is_over
-                });
+                }
+                remains.retain(|life| life.held() > 0);
             });
         }
         found
@@ -102,21 +96,14 @@ fn open_in_vain(node: &str, open: &BTreeMap<String, usize>) -> Option<String> {
     (!paths.is_empty()).then(|| format!("open on {node}: {paths:?}"))
 }
 
-/// Whether a life is over, whether nothing of it is left, and what is.
-fn left(life: &Remains, now: Time) -> (bool, bool, String) {
-    let is_over = match life.ended {
-        None => false,
-        Some(Ended::Killed) => true,
-        Some(Ended::Stopped(at)) => now.since_start() > at + ENDS_WITHIN,
-    };
-    let held: Vec<String> = life
-        .parts
-        .iter()
-        .map(|(name, count)| (name, count()))
+/// What still holds parts of a life.
+fn left(life: &Remains) -> String {
+    let held = life.parts.iter().map(|(name, count)| (name, count()));
+    let held: Vec<String> = held
         .filter(|(_, count)| *count > 0)
         .map(|(name, count)| format!("{name} ({count})"))
         .collect();
-    (is_over, held.is_empty(), held.join(", "))
+    held.join(", ")
 }
 
 #[cfg(test)]
@@ -129,18 +116,13 @@ mod tests {
     fn what_a_dead_node_leaves_is_seen() {
         let part = Arc::new(1);
         let weak = Arc::downgrade(&part);
-        let mut life = Remains {
+        let life = Remains {
             life: 1,
             parts: vec![("disk", Box::new(move || weak.strong_count()))],
-            ended: None,
         };
-        assert!(!left(&life, Time(1)).0, "it lives");
-        life.ended = Some(Ended::Killed);
-        assert_eq!(left(&life, Time(1)), (true, false, "disk (1)".to_owned()));
-        life.ended = Some(Ended::Stopped(Duration::ZERO));
-        assert!(!left(&life, Time(1)).0, "it may take a moment");
+        assert_eq!((life.held(), left(&life)), (1, "disk (1)".to_owned()));
         drop(part);
-        assert_eq!(left(&life, Time(60_000_000)), (true, true, String::new()));
+        assert_eq!((life.held(), left(&life)), (0, String::new()));
     }
 
     #[test]

@@ -26,7 +26,7 @@ const ROWS_TOLD: usize = 8;
 #[derive(Default)]
 pub struct Watch {
     replicas: Replicas,
-    lives: BTreeMap<u64, u64>,
+    openings: BTreeMap<(u64, GroupId), outside::Opening>,
     nodes: BTreeMap<u64, NodeId>,
     /// Up to where entries were seen, by node and group.
     seen: BTreeMap<(NodeId, GroupId), u64>,
@@ -53,10 +53,14 @@ impl Watch {
             if let Some(running) = host.running() {
                 let node = running.groups.log().node();
                 self.nodes.insert(host.number(), node);
-                if self.lives.insert(host.number(), host.lives()) != Some(host.lives()) {
-                    self.replicas.restarted(node.0);
-                }
                 for group in running.groups.list() {
+                    // A node also opens a replica again that closed on an error that has passed.
+                    let opening = group.opening();
+                    let place = (host.number(), group.group());
+                    if self.openings.get(&place) != Some(&opening) {
+                        self.openings.insert(place, opening);
+                        self.replicas.restarted(node.0);
+                    }
                     found.extend(self.replica(now, node, &running.groups, &group));
                 }
             }
@@ -84,7 +88,8 @@ impl Watch {
 
     fn replica(&mut self, now: Time, node: NodeId, groups: &Groups, group: &Group) -> Vec<Violation> {
         let status = group.status();
-        if status.closed.is_some() {
+        // A vote that is not durable yet was told to nobody, and may be lost with the power.
+        if status.closed.is_some() || !groups.log().is_settled() {
             return Vec::new();
         }
         let (id, life) = (status.group, (status.group.0, status.incarnation.0));
