@@ -254,7 +254,8 @@ pub struct Departure {
     pub node: u64,
     /// Its name.
     pub name: String,
-    /// `active`; `draining` (it is to vote nowhere); `drained` (nothing depends on it any more: it may be removed).
+    /// `active`; `draining` (it is to vote nowhere); `drained` (nothing depends on it any more: it may be removed);
+    /// `removed` (it is gone for good, and nothing else is told of it).
     pub state: String,
     /// Whether the answering node reaches it.
     pub reachable: bool,
@@ -272,6 +273,9 @@ pub struct Departure {
     pub refusal: Option<String>,
     /// What might be lost if it were removed now.
     pub would_lose: Vec<String>,
+    /// Groups that would be left without a majority if it were removed now, and could never do anything again: it is refused,
+    /// by force too.
+    pub would_stop: Vec<u32>,
 }
 
 /// `POST /v1/nodes/{node}/drain`
@@ -434,7 +438,8 @@ mod tests {
                 "state",
                 "votes_in",
                 "waits",
-                "would_lose"
+                "would_lose",
+                "would_stop"
             ]
         );
         assert_eq!(

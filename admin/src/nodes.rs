@@ -29,28 +29,43 @@ pub(crate) async fn drain(State(context): State<Context>, Path(node): Path<Strin
     change(&context, DirectoryOp::SetNodeDuty { node, duty }).await
 }
 
-/// Refused while anything depends on the node, unless forced: the directory looks at the plan, this at how things are.
+/// Refused while anything depends on the node, unless forced, and while a group would lose its majority: the directory looks
+/// at the plan, this at how things are.
 pub(crate) async fn remove(State(context): State<Context>, Path(node): Path<String>, body: Bytes) -> Answer<()> {
     let node = number(&node, "node")?;
     let request: api::RemoveNode = parse(&body)?;
     context.store.directory().confirm().await?;
     let departure = context.node.departure(node).await?;
-    if departure.state != "drained" && !request.force {
-        let reason = match departure.state.as_str() {
-            "active" => "it is not drained".to_owned(),
-            _ if departure.waits.is_empty() => "it is not drained yet".to_owned(),
-            _ => departure.waits.join("; "),
-        };
-        return Err(AdminError::new(
-            Kind::NotAllowed,
-            format!("node {node} cannot be removed: {reason}"),
-        ));
+    if departure.state == "removed" {
+        // The first answer may have been lost.
+        return Ok(Json(()));
     }
+    may_be_removed(&departure, request.force)
+        .map_err(|reason| AdminError::new(Kind::NotAllowed, format!("node {node} cannot be removed: {reason}")))?;
     let op = DirectoryOp::RemoveNode {
         node: NodeId(node),
         forced: request.force,
     };
     change(&context, op).await
+}
+
+/// Why a node cannot be removed now.
+fn may_be_removed(departure: &api::Departure, force: bool) -> Result<(), String> {
+    if !departure.would_stop.is_empty() {
+        let groups: Vec<String> = departure.would_stop.iter().map(ToString::to_string).collect();
+        return Err(format!(
+            "without it no majority of the voters of groups {} is there, and they would stop for good. Start the nodes that are away, or replace them first",
+            groups.join(" ")
+        ));
+    }
+    if departure.state == "drained" || force {
+        return Ok(());
+    }
+    Err(match departure.state.as_str() {
+        "active" => "it is not drained".to_owned(),
+        _ if departure.waits.is_empty() => "it is not drained yet".to_owned(),
+        _ => departure.waits.join("; "),
+    })
 }
 
 pub(crate) async fn list_groups(State(context): State<Context>) -> Answer<Vec<api::Group>> {
@@ -100,4 +115,28 @@ fn group_id(text: &str) -> Result<GroupId, AdminError> {
     number
         .map(GroupId)
         .map_err(|_| AdminError::new(Kind::NoSuchObject, format!("no such group: {text}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn force_removes_a_node_unless_a_group_would_stop_for_good() {
+        let mut departure = api::Departure {
+            state: "draining".to_owned(),
+            waits: vec!["group 1: something".to_owned()],
+            ..api::Departure::default()
+        };
+        assert_eq!(may_be_removed(&departure, false), Err("group 1: something".to_owned()));
+        assert_eq!(may_be_removed(&departure, true), Ok(()));
+        departure.would_stop = vec![1, 4];
+        let refused = may_be_removed(&departure, true).unwrap_err();
+        assert!(refused.contains("groups 1 4"), "{refused}");
+        let drained = api::Departure {
+            state: "drained".to_owned(),
+            ..api::Departure::default()
+        };
+        assert_eq!(may_be_removed(&drained, false), Ok(()));
+    }
 }

@@ -6,12 +6,14 @@
 //!
 //! Invariant: a blob that a voter is known to lack counts as under-replicated until the voter said that it has it, or until nothing
 //! refers to the blob any more. Memory: [`BLOB_LACKING_MAX`] names for each voter; of what is beyond only the number is
-//! kept, and the next comparison finds it again. Not here: asking, fetching, time.
+//! kept, which is never too small, and the next comparison finds it again. Not here: asking, fetching, time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use core_types::limits::{BLOB_COPIES, BLOB_LACKING_MAX};
 use core_types::{BlobId, NodeId};
+
+use crate::count::Count;
 
 /// See the module.
 #[derive(Debug)]
@@ -20,8 +22,10 @@ pub(crate) struct Copies {
     voters: BTreeSet<NodeId>,
     /// Of each voter, and of this node.
     holders: BTreeMap<NodeId, Holder>,
+    /// What is known of this node is not to be relied on until a comparison that begins from now on has ended.
+    is_here_in_doubt: bool,
     /// Blobs that are referred to.
-    total: u64,
+    total: Count,
     lacking_max: usize,
 }
 
@@ -32,7 +36,7 @@ struct Holder {
     /// Everything is to be compared with it soon.
     is_due: bool,
     lacking: BTreeSet<BlobId>,
-    /// Blobs that it lacks and that found no place in `lacking`, at most.
+    /// Blobs that it lacks and that found no place in `lacking`, at most: whether one of them was released is not known.
     unlisted: u64,
 }
 
@@ -61,7 +65,8 @@ impl Copies {
             this,
             voters: BTreeSet::new(),
             holders: BTreeMap::new(),
-            total: 0,
+            is_here_in_doubt: true,
+            total: Count::unknown(),
             lacking_max,
         };
         copies.set_voters(&BTreeSet::new());
@@ -85,7 +90,7 @@ impl Copies {
 
     /// Something refers to the blob now, and nothing did before; who is said to have it.
     pub(crate) fn added(&mut self, blob: BlobId, holders: &[NodeId]) {
-        self.total += 1;
+        self.total.added(blob);
         for (_, holder) in self.holders.iter_mut().filter(|(node, _)| !holders.contains(node)) {
             holder.lacks(blob, self.lacking_max);
         }
@@ -93,8 +98,17 @@ impl Copies {
 
     /// Nothing refers to the blob any more.
     pub(crate) fn released(&mut self, blob: BlobId) {
-        self.total = self.total.saturating_sub(1);
+        self.total.released(blob);
         self.forget(blob);
+        self.bound_unlisted();
+    }
+
+    /// Nobody lacks more than there is.
+    fn bound_unlisted(&mut self) {
+        for holder in self.holders.values_mut() {
+            let rest = self.total.total().saturating_sub(holder.lacking.len() as u64);
+            holder.unlisted = holder.unlisted.min(rest);
+        }
     }
 
     pub(crate) fn forget(&mut self, blob: BlobId) {
@@ -110,10 +124,9 @@ impl Copies {
         }
     }
 
-    /// What this node has is to be looked at anew before it is relied on.
+    /// What this node has is to be looked at anew before it is relied on. Until then the counts say what was known before.
     pub(crate) fn doubt_here(&mut self) {
         if let Some(holder) = self.holders.get_mut(&self.this) {
-            holder.is_known = false;
             holder.is_due = true;
         }
     }
@@ -139,6 +152,8 @@ impl Copies {
             holder.is_due = false;
             // It finds them again.
             holder.unlisted = 0;
+            // It began because of a doubt, which its end settles unless there is another one by then (`is_due`).
+            self.is_here_in_doubt |= node == self.this;
         }
     }
 
@@ -146,12 +161,19 @@ impl Copies {
     pub(crate) fn complete(&mut self, node: NodeId) {
         if let Some(holder) = self.holders.get_mut(&node) {
             holder.is_known = true;
+            self.is_here_in_doubt &= node != self.this;
         }
     }
 
-    /// So many blobs are referred to.
-    pub(crate) fn counted(&mut self, total: u64) {
+    /// So many blobs are referred to: a count that has come to its end.
+    pub(crate) fn counted(&mut self, total: Count) {
         self.total = total;
+        self.bound_unlisted();
+    }
+
+    /// Everything was heard of that the end of the last count shows.
+    pub(crate) fn settle(&mut self) {
+        self.total.settle();
     }
 
     /// A comparison with this node ended early.
@@ -187,8 +209,15 @@ impl Copies {
 
     /// Whether this node has everything, for certain.
     pub(crate) fn is_whole_here(&self) -> bool {
-        let here = self.holders.get(&self.this);
-        here.is_some_and(|here| here.is_known && !here.is_due && here.lacking.is_empty() && here.unlisted == 0)
+        let here = self.holders.get(&self.this).filter(|_| !self.is_here_in_doubt);
+        here.is_some_and(|here| !here.is_due && here.lacking.is_empty() && here.unlisted == 0)
+    }
+
+    /// Whether a look at everything that this node should have has ended, and nothing came up since that makes another one
+    /// necessary: what it lacks is then known.
+    pub(crate) fn is_looked_at_here(&self) -> bool {
+        let here = self.holders.get(&self.this).filter(|_| !self.is_here_in_doubt);
+        here.is_some_and(|here| !here.is_due)
     }
 
     /// Blobs that this node lacks or may lack.
@@ -207,13 +236,13 @@ impl Copies {
             .filter(|holder| holder.is_known)
             .collect();
         if known.len() < wanted {
-            return self.total;
+            return self.total.total();
         }
         let lacking: BTreeSet<&BlobId> = known.iter().flat_map(|holder| &holder.lacking).collect();
         let copies = |blob: &BlobId| known.iter().filter(|holder| !holder.lacking.contains(blob)).count();
         let listed = lacking.into_iter().filter(|blob| copies(blob) < wanted).count() as u64;
         let unlisted: u64 = known.iter().map(|holder| holder.unlisted).sum();
-        (listed + unlisted).min(self.total.max(listed))
+        (listed + unlisted).min(self.total.total().max(listed))
     }
 }
 
@@ -234,7 +263,9 @@ mod tests {
             copies.begin(node);
             copies.complete(node);
         }
-        copies.counted(total);
+        let mut count = Count::unknown();
+        (0..total).for_each(|number| count.added(BlobId([number as u8; 32])));
+        copies.counted(count);
     }
 
     #[test]
@@ -293,6 +324,26 @@ mod tests {
     }
 
     #[test]
+    fn what_found_no_place_and_was_released_is_not_counted_when_other_blobs_come() {
+        let mut copies = Copies::with_limit(NodeId(1), 2);
+        copies.set_voters(&nodes(&[1, 2, 3]));
+        compared(&mut copies, &[1, 2, 3], 0);
+        for number in 1..=5 {
+            copies.added(blob(number), &[NodeId(1), NodeId(2)]);
+        }
+        assert_eq!(copies.under_replicated(), 5);
+        for number in 1..=5 {
+            copies.released(blob(number));
+        }
+        for number in 11..=14 {
+            copies.added(blob(number), &[NodeId(1), NodeId(2), NodeId(3)]);
+        }
+        assert_eq!(copies.under_replicated(), 0);
+        copies.added(blob(15), &[NodeId(2), NodeId(3)]);
+        assert_eq!((copies.under_replicated(), copies.lacking_here()), (1, 1));
+    }
+
+    #[test]
     fn this_node_is_whole_only_after_a_look_at_everything() {
         let mut copies = Copies::new(NodeId(1));
         copies.set_voters(&nodes(&[1, 2, 3]));
@@ -305,7 +356,53 @@ mod tests {
         copies.lacks(NodeId(1), blob(1));
         assert!(!copies.is_whole_here());
         copies.has(NodeId(1), blob(1));
+        assert!(copies.is_whole_here());
+        // Neither before nor in the middle of the look, whatever it was that made it due.
+        for doubt in [Copies::doubt_here, Copies::missed] {
+            doubt(&mut copies);
+            assert!(!copies.is_whole_here());
+            copies.begin(NodeId(1));
+            assert!(!copies.is_whole_here());
+            copies.cut_short(NodeId(1));
+            assert!(!copies.is_whole_here());
+            copies.begin(NodeId(1));
+            doubt(&mut copies);
+            copies.complete(NodeId(1));
+            assert!(!copies.is_whole_here(), "that look began before the doubt");
+            copies.begin(NodeId(1));
+            copies.complete(NodeId(1));
+            assert!(copies.is_whole_here());
+        }
+    }
+
+    #[test]
+    fn a_look_at_everything_ends_although_something_is_lacking() {
+        let mut copies = Copies::new(NodeId(1));
+        copies.set_voters(&nodes(&[1, 2, 3]));
+        assert!(!copies.is_looked_at_here());
+        copies.begin(NodeId(1));
+        copies.lacks(NodeId(1), blob(1));
+        assert!(!copies.is_looked_at_here());
+        copies.complete(NodeId(1));
+        assert!(copies.is_looked_at_here() && !copies.is_whole_here());
         copies.doubt_here();
-        assert!(!copies.is_whole_here());
+        assert!(!copies.is_looked_at_here());
+        copies.begin(NodeId(1));
+        copies.cut_short(NodeId(1));
+        assert!(!copies.is_looked_at_here());
+    }
+
+    #[test]
+    fn a_doubt_about_this_node_changes_no_count() {
+        let mut copies = Copies::new(NodeId(1));
+        copies.set_voters(&nodes(&[1, 2, 3]));
+        compared(&mut copies, &[1, 2, 3], 7);
+        copies.lacks(NodeId(3), blob(1));
+        copies.doubt_here();
+        assert_eq!((copies.under_replicated(), copies.lacking_here()), (1, 0));
+        copies.begin(NodeId(1));
+        assert_eq!((copies.under_replicated(), copies.lacking_here()), (1, 0));
+        copies.complete(NodeId(1));
+        assert_eq!(copies.under_replicated(), 1);
     }
 }

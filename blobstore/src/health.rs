@@ -96,7 +96,7 @@ impl Health {
             Some(hook) => hook(id),
             None => {
                 let mut untold = lock(&self.untold);
-                // Whoever is left out is found by the repair pass.
+                // Whoever is left out is found by the next comparison.
                 if untold.len() < BLOB_PAGE_MAX {
                     untold.push(id);
                 }

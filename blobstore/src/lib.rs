@@ -11,6 +11,7 @@ mod audit;
 mod collect;
 mod committer;
 mod copies;
+mod count;
 mod error;
 mod fetch;
 mod files;
@@ -27,6 +28,7 @@ mod repair;
 mod replicator;
 mod run;
 mod service;
+mod silent;
 mod store;
 #[cfg(test)]
 mod testing;

@@ -19,6 +19,7 @@ use transport::{Class, Rpc};
 
 use crate::BlobStore;
 use crate::copies::Copies;
+use crate::count::Count;
 use crate::error::BlobError;
 use crate::fetch::{Fetcher, ask};
 use crate::wire::{Answer, Request};
@@ -49,7 +50,8 @@ pub struct RepairReport {
     pub under_replicated: u64,
     /// Blobs that this node is to hold and does not, as far as it knows.
     pub lacking_here: u64,
-    /// Of them, those that no node which could be reached has. When it is not zero, mail is missing: an alarm.
+    /// Of them, those that no member of the group which could be reached has, voter or learner. When it is not zero, mail is
+    /// missing: an alarm.
     pub missing: u64,
 }
 
@@ -71,7 +73,9 @@ pub struct Repair {
     rpc: Arc<dyn Rpc>,
     group: GroupId,
     copies: Copies,
-    /// Of those that this node lacks: nobody who was reached has them.
+    /// Who follows the group without a vote. They hold its blobs too, or some of them.
+    learners: BTreeSet<NodeId>,
+    /// Of those that this node lacks: no member who was reached has them.
     missing: BTreeSet<BlobId>,
     /// With those whom nothing is known of yet, or no longer.
     soon: Option<Walk>,
@@ -81,9 +85,8 @@ pub struct Repair {
 
 /// A comparison under way.
 struct Walk {
-    after: Option<BlobId>,
     with: BTreeSet<NodeId>,
-    checked: u64,
+    count: Count,
 }
 
 impl Repair {
@@ -96,27 +99,35 @@ impl Repair {
             store,
             rpc,
             group,
+            learners: BTreeSet::new(),
             missing: BTreeSet::new(),
             soon: None,
             background: None,
         }
     }
 
-    /// Who votes in the group. This node is to hold the blobs too, whether it votes or not: a learner must have every blob
-    /// before it may become a voter.
-    pub fn set_voters(&mut self, voters: &BTreeSet<NodeId>) {
+    /// Who votes in the group, and who follows it only. This node is to hold the blobs too, whether it votes or not: a learner
+    /// must have every blob before it may become a voter. The copies of the other learners are not counted, but used.
+    pub fn set_members(&mut self, voters: &BTreeSet<NodeId>, learners: &BTreeSet<NodeId>) {
         self.copies.set_voters(voters);
+        self.learners.clone_from(learners);
     }
 
     /// The group refers to a blob from now on; whom the receipts name.
     pub fn added(&mut self, blob: BlobId, holders: &[NodeId]) {
         self.copies.added(blob, holders);
+        self.walks().for_each(|walk| walk.count.added(blob));
     }
 
     /// The group does not refer to a blob any more.
     pub fn released(&mut self, blob: BlobId) {
         self.copies.released(blob);
+        self.walks().for_each(|walk| walk.count.released(blob));
         self.missing.remove(&blob);
+    }
+
+    fn walks(&mut self) -> impl Iterator<Item = &mut Walk> {
+        self.soon.iter_mut().chain(&mut self.background)
     }
 
     /// Some of these changes were not told: everything is compared again soon.
@@ -124,7 +135,7 @@ impl Repair {
         self.copies.missed();
     }
 
-    /// What this node has is looked at anew, before [`Repair::is_whole_here`] says yes.
+    /// What this node has is looked at anew, before [`Repair::is_whole_here`] says yes. The report says what was known before.
     pub fn doubt_here(&mut self) {
         self.copies.doubt_here();
     }
@@ -133,6 +144,12 @@ impl Repair {
     #[must_use]
     pub fn is_whole_here(&self) -> bool {
         self.copies.is_whole_here()
+    }
+
+    /// Whether this node was looked at since it was doubted last: [`RepairReport::lacking_here`] is of now then.
+    #[must_use]
+    pub fn is_looked_at_here(&self) -> bool {
+        self.copies.is_looked_at_here()
     }
 
     /// Whether [`Repair::mend`] has anything to do.
@@ -183,11 +200,13 @@ impl Repair {
         Ok(())
     }
 
-    /// Compares one page of names: with those of whom nothing is known, else with all in the background.
+    /// Compares one page of names: with those of whom nothing is known, else with all in the background. Between two pages
+    /// the changes that are known by then are told.
     ///
     /// # Errors
     /// As [`Repair::mend`].
     pub async fn compare(&mut self, references: &dyn References) -> Result<Compared, BlobError> {
+        self.copies.settle();
         if self.soon.is_none() {
             let due = self.reachable(self.copies.due());
             if !due.is_empty() {
@@ -206,7 +225,7 @@ impl Repair {
             }
             if ended? {
                 walk.with.iter().for_each(|node| self.copies.complete(*node));
-                self.copies.counted(walk.checked);
+                self.copies.counted(walk.count);
             } else if !walk.with.is_empty() {
                 self.soon = Some(walk);
                 return Ok(Compared::Soon);
@@ -218,7 +237,7 @@ impl Repair {
             None => Walk::new(self.reachable(self.copies.all())),
         };
         if self.compare_page(references, &mut walk).await? {
-            self.copies.counted(walk.checked);
+            self.copies.counted(walk.count);
             return Ok(Compared::End);
         }
         self.background = Some(walk);
@@ -234,7 +253,9 @@ impl Repair {
     /// Whether it was the last page. Who does not answer is left out from then on.
     async fn compare_page(&mut self, references: &dyn References, walk: &mut Walk) -> Result<bool, BlobError> {
         let this = self.rpc.node();
-        let page = references.page(walk.after, BLOB_PAGE_MAX).await?;
+        let after = walk.count.after();
+        let page = references.page(after, BLOB_PAGE_MAX).await?;
+        walk.count.page(&page);
         let Some(last) = page.last().copied() else {
             return Ok(true);
         };
@@ -245,7 +266,7 @@ impl Repair {
             } else {
                 let request = Request::Compare {
                     group: self.group,
-                    after: walk.after,
+                    after,
                     through: last,
                     digest,
                 };
@@ -263,8 +284,6 @@ impl Repair {
                 self.copies.lacks(node, *id);
             }
         }
-        walk.checked += page.len() as u64;
-        walk.after = Some(last);
         Ok(false)
     }
 
@@ -301,11 +320,11 @@ impl Repair {
     }
 
     async fn fetch(&mut self, ids: Vec<BlobId>) -> Result<(), BlobError> {
-        let voters: Vec<NodeId> = self.copies.voters().iter().copied().collect();
+        let members: Vec<NodeId> = self.copies.voters().iter().chain(&self.learners).copied().collect();
         let fetcher = self.fetcher.clone();
         let fetches = ids.into_iter().map(|id| {
-            let (fetcher, voters) = (&fetcher, &voters);
-            async move { (id, fetcher.fetch(id, voters).await) }
+            let (fetcher, members) = (&fetcher, &members);
+            async move { (id, fetcher.fetch(id, members).await) }
         });
         let mut fetches = futures_util::stream::iter(fetches).buffer_unordered(BLOB_FETCHES_MAX);
         while let Some((id, fetched)) = fetches.next().await {
@@ -313,7 +332,7 @@ impl Repair {
                 Ok(()) => self.has_here(id),
                 Err(BlobError::Unavailable(_)) => {
                     if self.missing.insert(id) {
-                        tracing::error!(blob = %id, group = %self.group, "no node that can be reached has a blob that is referred to");
+                        tracing::error!(blob = %id, group = %self.group, "no member that can be reached has a blob that is referred to");
                     }
                 }
                 Err(BlobError::WrongHash(_) | BlobError::Full) => {}
@@ -327,9 +346,8 @@ impl Repair {
 impl Walk {
     fn new(with: BTreeSet<NodeId>) -> Self {
         Self {
-            after: None,
             with,
-            checked: 0,
+            count: Count::begin(),
         }
     }
 }

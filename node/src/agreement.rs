@@ -21,8 +21,8 @@ use crate::report::ReplicaReport;
 pub(crate) struct Evidence<'a> {
     pub(crate) known: &'a Known,
     pub(crate) reports: &'a Reports,
-    /// The pass over all blobs that has to have ended on each node.
-    pub(crate) rounds: &'a BTreeMap<NodeId, u64>,
+    /// The look at all blobs that has to have ended on each node.
+    pub(crate) looks: &'a BTreeMap<NodeId, u64>,
 }
 
 /// The judgement, and which nodes differ from the majority in a group whose mailboxes should be compared.
@@ -151,6 +151,17 @@ fn of_group(evidence: &Evidence<'_>, row: &GroupRow, agreement: &mut Agreement) 
             lacking_blobs: lacking,
         });
     }
+    let missing = open
+        .values()
+        .filter_map(|replica| replica.blobs)
+        .map(|blobs| blobs.missing)
+        .max();
+    if let Some(count) = missing.filter(|count| *count > 0) {
+        agreement.agree = false;
+        agreement.problems.push(format!(
+            "group {group}: the bytes of {count} messages are on no node that can be reached"
+        ));
+    }
     let majority = voters.len() as u64 / 2 + 1;
     result.bears_losses = good.checked_sub(majority);
     if result.bears_losses.is_none() {
@@ -166,10 +177,7 @@ fn of_group(evidence: &Evidence<'_>, row: &GroupRow, agreement: &mut Agreement) 
 /// Blobs that a replica should have and does not, if that was looked at since the question.
 fn lacking(evidence: &Evidence<'_>, group: GroupId, node: NodeId, replica: Option<&ReplicaReport>) -> Option<u64> {
     let report = evidence.reports.get(&node)?.as_ref().ok()?;
-    let is_fresh = evidence
-        .rounds
-        .get(&node)
-        .is_some_and(|round| report.rounds_done >= *round);
+    let is_fresh = evidence.looks.get(&node).is_some_and(|look| report.last_look >= *look);
     let blobs = replica?.blobs.filter(|_| is_fresh && group != GroupId::DIRECTORY)?;
     Some(blobs.lacking_here)
 }
@@ -229,7 +237,7 @@ mod tests {
     struct Bench {
         known: Known,
         reports: Reports,
-        rounds: BTreeMap<NodeId, u64>,
+        looks: BTreeMap<NodeId, u64>,
     }
 
     impl Bench {
@@ -259,7 +267,7 @@ mod tests {
                     }),
                     ..ReplicaReport::default()
                 }],
-                rounds_done: 5,
+                last_look: 5,
                 ..NodeReport::default()
             };
             Self {
@@ -268,7 +276,7 @@ mod tests {
                     ..Known::default()
                 },
                 reports: (1..=4).map(|node| (NodeId(node), Ok(report(node)))).collect(),
-                rounds: (1..=4).map(|node| (NodeId(node), 5)).collect(),
+                looks: (1..=4).map(|node| (NodeId(node), 5)).collect(),
             }
         }
 
@@ -280,7 +288,7 @@ mod tests {
             judge(&Evidence {
                 known: &self.known,
                 reports: &self.reports,
-                rounds: &self.rounds,
+                looks: &self.looks,
             })
         }
     }
@@ -344,7 +352,7 @@ mod tests {
         assert_eq!(agreement.groups[0].bears_losses, Some(0));
 
         let mut bench = Bench::new();
-        bench.rounds.insert(NodeId(1), 6);
+        bench.looks.insert(NodeId(1), 6);
         let agreement = bench.judge();
         assert!(agreement.agree && !agreement.complete);
         assert_eq!(agreement.problems.len(), 1);
@@ -386,6 +394,22 @@ mod tests {
             .clear();
         let agreement = bench.judge();
         assert!(!agreement.agree && state(&agreement, 1) == "absent");
+
+        // Nobody has them: that is so before every node has looked again, and whoever says it.
+        for node in [1, 4] {
+            let mut bench = Bench::new();
+            bench.looks.insert(NodeId(node), 6);
+            bench.replica(node).blobs = Some(BlobReport {
+                messages: 9,
+                lacking_here: 2,
+                missing: 2,
+                ..BlobReport::default()
+            });
+            let agreement = bench.judge();
+            assert!(!agreement.agree);
+            let told = "group 1: the bytes of 2 messages are on no node that can be reached".to_owned();
+            assert!(agreement.problems.contains(&told), "{agreement:?}");
+        }
 
         // One that only follows may still be fetching.
         let mut bench = Bench::new();

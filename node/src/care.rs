@@ -17,9 +17,9 @@ use transport::Rpc;
 
 use crate::follow::Removal;
 use crate::placement::reach::Reach;
-use crate::start::{Parts, leads, others};
+use crate::start::{Parts, leads};
 
-/// What the passes found last.
+/// What was found last.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     found: Mutex<Found>,
@@ -69,8 +69,8 @@ impl Health {
         self.lock().looks.get(&group).copied().unwrap_or(0)
     }
 
-    /// What the last pass over a group's blobs found.
-    pub(crate) fn last_pass(&self, group: GroupId) -> Option<RepairReport> {
+    /// How a group's blobs were when they were looked at last.
+    pub(crate) fn blobs_of(&self, group: GroupId) -> Option<RepairReport> {
         self.lock().repairs.get(&group).cloned()
     }
 
@@ -170,20 +170,11 @@ pub(crate) async fn watch_syncs(parts: &Arc<Parts>) -> String {
 async fn refetch(parts: Arc<Parts>) {
     let (sender, mut wrong) = mpsc::channel(REFETCH_WAITING_MAX);
     parts.store.blobs().set_corrupt_hook(Arc::new(move |blob| {
-        // Full: the scrubber or the next repair pass finds it again.
+        // Full: the scrubber or the next comparison finds it again.
         let _ = sender.try_send(blob);
     }));
     while let Some(blob) = wrong.recv().await {
-        let node = parts.identity.node();
-        let nodes: BTreeSet<_> = parts
-            .groups
-            .list()
-            .iter()
-            .flat_map(|group| group.membership().voters)
-            .collect();
-        let nodes: Vec<_> = nodes.into_iter().collect();
-        let peers: Vec<_> = others(node, &nodes).collect();
-        match parts.fetcher.fetch(blob, &peers).await {
+        match parts.fetcher.fetch(blob, &parts.store.blob_nodes()).await {
             Ok(()) => tracing::info!(%blob, "a damaged blob was replaced from another node"),
             Err(error) => tracing::error!(%blob, %error, "a damaged blob cannot be replaced now"),
         }
@@ -221,7 +212,10 @@ async fn collect(parts: Arc<Parts>) {
         for group in &groups {
             well = well && group.read_barrier(BARRIER_PATIENCE).await.is_ok();
         }
-        let all_placed = crate::follow::placed_here(&parts).await.len() == ids.len() && !ids.is_empty();
+        let placed = crate::follow::placed_here(&parts).await;
+        let placed: BTreeSet<GroupId> = placed.into_iter().map(|(group, _)| group).collect();
+        // Also what is placed here and not open has references.
+        let all_placed = !ids.is_empty() && placed == ids.iter().copied().collect();
         let is_referenced = mailstore::is_referenced(parts.store.groups(), ids.clone());
         match parts
             .store

@@ -107,7 +107,7 @@ impl Newborn<'_> {
         files::write_value(self.disk, SEED, &seed).map_err(failed)?;
         // Last: a directory with an identity is one that can be run.
         let bytes = identity.to_bytes().map_err(failed)?;
-        files::write(self.disk, IDENTITY, &bytes).map_err(failed)
+        files::write_sealed(self.disk, IDENTITY, &bytes).map_err(failed)
     }
 
     /// Joins the cluster that gave the token. Can be repeated with the same token until it succeeds.
@@ -154,7 +154,7 @@ impl Newborn<'_> {
         let identity = NodeIdentity::new(key, &answer.certificate, &answer.authority).map_err(failed)?;
         files::write_value(self.disk, SEED, &Seed { nodes: answer.nodes }).map_err(failed)?;
         let bytes = identity.to_bytes().map_err(failed)?;
-        files::write(self.disk, IDENTITY, &bytes).map_err(failed)?;
+        files::write_sealed(self.disk, IDENTITY, &bytes).map_err(failed)?;
         files::remove(self.disk, JOIN_KEY).map_err(failed)?;
         Ok(answer.node)
     }
@@ -214,6 +214,14 @@ fn open_empty(config: &Config) -> Result<RealDisk, Failure> {
             Exit::Exists,
             format!(
                 "the data directory {} belongs to a node already",
+                config.data_dir.display()
+            ),
+        )),
+        // One that has lost its identity: a new node would take over what another one wrote.
+        Err(_) if files::has_data(&disk) => Err(Failure::new(
+            Exit::Exists,
+            format!(
+                "the data directory {} holds the data of a node; a new node begins with an empty one",
                 config.data_dir.display()
             ),
         )),

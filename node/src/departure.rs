@@ -46,6 +46,15 @@ fn unverified(leader: &ReplicaReport) -> Vec<NodeId> {
         .collect()
 }
 
+/// Of a node that is gone for good.
+pub(crate) fn removed(node: NodeId) -> api::Departure {
+    api::Departure {
+        node: node.0,
+        state: "removed".to_owned(),
+        ..api::Departure::default()
+    }
+}
+
 /// How things stand with one node.
 pub(crate) fn departure(known: &Known, reports: &Reports, row: &NodeRow) -> api::Departure {
     let node = row.node;
@@ -77,7 +86,28 @@ pub(crate) fn departure(known: &Known, reports: &Reports, row: &NodeRow) -> api:
 
 fn of_group(departure: &mut api::Departure, reports: &Reports, row: &GroupRow, node: NodeId) {
     let group = row.group;
-    let Some(leader) = leader_of(reports, group) else {
+    let reached = |other: &NodeId| reports.get(other).is_some_and(Result::is_ok);
+    let leader = leader_of(reports, group);
+    // Where no leader says who votes: as it is planned, as long as the node itself may be part of the majority.
+    let planned = reached(&node).then(|| row.voters.iter().copied().collect());
+    let voters: BTreeSet<NodeId> = leader
+        .map(|leader| leader.voters.clone())
+        .or(planned)
+        .unwrap_or_default();
+    let left: Vec<NodeId> = voters
+        .iter()
+        .copied()
+        .filter(|other| *other != node && reached(other))
+        .collect();
+    if voters.contains(&node) && left.len() * 2 <= voters.len() {
+        departure.would_stop.push(group.0);
+        departure.would_lose.push(format!(
+            "group {group}: of its {} voters only {} could be reached, which is no majority: it would stop for good",
+            voters.len(),
+            left.len()
+        ));
+    }
+    let Some(leader) = leader else {
         departure.waits.push(format!("group {group}: no leader answers"));
         departure
             .would_lose
@@ -104,7 +134,6 @@ fn of_group(departure: &mut api::Departure, reports: &Reports, row: &GroupRow, n
             names(&late)
         ));
     }
-    let reached = |other: &NodeId| reports.get(other).is_some_and(Result::is_ok);
     let sure = leader
         .voters
         .iter()
@@ -130,18 +159,36 @@ fn of_group(departure: &mut api::Departure, reports: &Reports, row: &GroupRow, n
 
 /// What the directory would say to draining the node.
 fn refusal(known: &Known, row: &NodeRow) -> Option<String> {
+    let neighbours = || {
+        known
+            .nodes
+            .iter()
+            .filter(|other| other.site == row.site && other.node != row.node)
+    };
+    let is_active = |other: &&NodeRow| known.duty(other.node) == NodeDuty::Active;
+    let others = neighbours().filter(is_active).count();
+    let mut going: BTreeSet<NodeId> = neighbours()
+        .filter(|other| !is_active(other))
+        .map(|other| other.node)
+        .collect();
+    going.insert(row.node);
     let needed = known
         .groups
         .iter()
-        .filter(|group| group.voters.contains(&row.node))
+        .filter(|group| group.voters.iter().any(|node| going.contains(node)))
         .map(|group| group.voters.len())
         .max()?;
-    let stays = |other: &&NodeRow| {
-        other.node != row.node && other.site == row.site && known.duty(other.node) == NodeDuty::Active
-    };
-    let others = known.nodes.iter().filter(stays).count();
-    (others < needed)
-        .then(|| format!("it votes in groups of {needed}, and only {others} other nodes are there to take its places"))
+    (others < needed).then(|| {
+        if going.len() == 1 {
+            format!("it votes in groups of {needed}, and only {others} other nodes are there to take its places")
+        } else {
+            let going: Vec<NodeId> = going.into_iter().collect();
+            format!(
+                "of the nodes that would leave ({}) one votes in a group of {needed}, and only {others} other nodes are there to take its place",
+                names(&going)
+            )
+        }
+    })
 }
 
 pub(crate) fn names(nodes: &[NodeId]) -> String {
@@ -261,7 +308,7 @@ mod tests {
     #[test]
     fn a_voters_removal_says_how_few_others_are_sure() {
         let known = known(3, &[1, 2, 3]);
-        let departure = departure(&known, &reports(&[1, 2, 3], &[1, 2, 3], &[3]), &known.nodes[1]);
+        let departure = departure(&known, &reports(&[1, 2, 3], &[1, 2], &[]), &known.nodes[1]);
         assert_eq!(
             departure
                 .refusal
@@ -273,5 +320,25 @@ mod tests {
             departure.would_lose,
             ["group 1: only 1 other nodes are sure to have everything that its 7 accounts keep"]
         );
+        assert!(departure.would_stop.is_empty());
+    }
+
+    #[test]
+    fn a_removal_that_would_leave_no_majority_is_told() {
+        let known = known(3, &[1, 2, 3]);
+        let of = |away: &[u64], node: usize| {
+            let reports = reports(&[1, 2, 3], &[1, 2, 3], away);
+            departure(&known, &reports, &known.nodes[node - 1])
+        };
+        assert!(of(&[], 1).would_stop.is_empty());
+        assert!(of(&[2], 2).would_stop.is_empty(), "that it is away stops nothing");
+        for node in [1, 3] {
+            let stops = of(&[2], node);
+            assert_eq!(stops.would_stop, [1]);
+            let told = "group 1: of its 3 voters only 1 could be reached, which is no majority: it would stop for good";
+            assert_eq!(stops.would_lose.first().map(String::as_str), Some(told));
+        }
+        // Nobody leads just now, and it may be the one that is needed; or it is not there anyway.
+        assert_eq!((of(&[1], 2).would_stop, of(&[1], 1).would_stop), (vec![1], vec![]));
     }
 }

@@ -1,6 +1,7 @@
 //! The node's own small files: who it is, and what it was told when it joined.
 //!
-//! Each is written whole: to a temporary file, synced, renamed, and the directory synced.
+//! Each is written whole: to a temporary file, synced, renamed, and the directory synced. Each has a checksum, so that rot is
+//! not taken for another address, another key, or another place of a node's log.
 
 use core_types::codec::{self, CodecError};
 use core_types::{Disk, DiskError, DiskErrorKind, NodeId, OpenMode, SiteId};
@@ -37,6 +38,9 @@ pub(crate) enum FileError {
     /// It does not decode.
     #[error("{0}: {1}")]
     Damaged(String, CodecError),
+    /// Its bytes are not those that were written.
+    #[error("{0}: damaged, its checksum does not fit")]
+    Checksum(String),
 }
 
 /// The node's key and certificate, as `transport::NodeIdentity` encodes them.
@@ -74,13 +78,42 @@ pub(crate) fn read(disk: &dyn Disk, path: &str) -> Result<Option<Vec<u8>>, DiskE
     Ok(Some(bytes))
 }
 
+/// Writes bytes with their checksum.
+pub(crate) fn write_sealed(disk: &dyn Disk, path: &str, bytes: &[u8]) -> Result<(), DiskError> {
+    let mut sealed = vec![SEALED];
+    sealed.extend_from_slice(&crc32c::crc32c(bytes).to_le_bytes());
+    sealed.extend_from_slice(bytes);
+    write(disk, path, &sealed)
+}
+
+/// Reads what [`write_sealed`] wrote; or, of an older program, what it wrote without a checksum.
+pub(crate) fn read_sealed(disk: &dyn Disk, path: &str) -> Result<Option<Vec<u8>>, FileError> {
+    let Some(stored) = read(disk, path)? else {
+        return Ok(None);
+    };
+    match stored.split_first_chunk::<{ 1 + CHECKSUM }>() {
+        Some(([SEALED, checksum @ ..], bytes)) if crc32c::crc32c(bytes).to_le_bytes() == *checksum => {
+            Ok(Some(bytes.to_vec()))
+        }
+        _ if stored.first() == Some(&VERSION) => Ok(Some(stored)),
+        _ => Err(FileError::Checksum(path.to_owned())),
+    }
+}
+
+/// Whether the directory holds what only a node has that once ran.
+pub(crate) fn has_data(disk: &dyn Disk) -> bool {
+    ["log", "snapshots", "blobs.journal"]
+        .iter()
+        .any(|directory| disk.list(directory).is_ok_and(|names| !names.is_empty()))
+}
+
 pub(crate) fn write_value<T: Serialize>(disk: &dyn Disk, path: &str, value: &T) -> Result<(), FileError> {
     let bytes = codec::encode(VERSION, value, BYTES_MAX).map_err(|error| FileError::Damaged(path.to_owned(), error))?;
-    Ok(write(disk, path, &bytes)?)
+    Ok(write_sealed(disk, path, &bytes)?)
 }
 
 pub(crate) fn read_value<T: DeserializeOwned>(disk: &dyn Disk, path: &str) -> Result<Option<T>, FileError> {
-    let Some(bytes) = read(disk, path)? else {
+    let Some(bytes) = read_sealed(disk, path)? else {
         return Ok(None);
     };
     let value = codec::decode(VERSION, &bytes, BYTES_MAX);
@@ -94,7 +127,12 @@ pub(crate) fn remove(disk: &dyn Disk, path: &str) -> Result<(), DiskError> {
     disk.sync_dir("")
 }
 
+/// Of a value, and of a whole file that has no checksum.
 const VERSION: u8 = 1;
+/// Of a file with a checksum. The two differ in more than one bit, so that none becomes the other by rot.
+const SEALED: u8 = 2;
+/// Octets of the checksum.
+const CHECKSUM: usize = 4;
 /// Octets of a small file.
 const BYTES_MAX: u64 = 1 << 20;
 
@@ -124,12 +162,48 @@ mod tests {
         };
         write_value(&disk, SEED, &seed).unwrap();
         assert_eq!(read_value::<Seed>(&disk, SEED).unwrap(), Some(seed));
-        disk.flip_bit(SEED, 0, 0);
-        assert!(
-            read_value::<Seed>(&disk, SEED)
-                .unwrap_err()
-                .to_string()
-                .starts_with("seed: unknown version")
-        );
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let disk = FaultyDisk::new();
+        let seed = Seed {
+            nodes: vec![(NodeId(1), "h:1".to_owned(), [1; 32])],
+        };
+        write_value(&disk, SEED, &seed).unwrap();
+        let length = read(&disk, SEED).unwrap().unwrap().len() as u64;
+        for octet in 0..length {
+            for bit in 0..8 {
+                disk.flip_bit(SEED, octet, bit);
+                assert_eq!(
+                    read_value::<Seed>(&disk, SEED).unwrap_err().to_string(),
+                    "seed: damaged, its checksum does not fit",
+                    "bit {bit} of octet {octet}"
+                );
+                disk.flip_bit(SEED, octet, bit);
+            }
+        }
+        assert_eq!(read_value::<Seed>(&disk, SEED).unwrap(), Some(seed));
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_noticed() {
+        let disk = FaultyDisk::new();
+        write_sealed(&disk, "f", b"some bytes").unwrap();
+        let whole = read(&disk, "f").unwrap().unwrap();
+        for length in 0..whole.len() {
+            write(&disk, "f", &whole[..length]).unwrap();
+            assert!(read_sealed(&disk, "f").is_err(), "{length} octets");
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_checksum_is_read_as_before() {
+        let disk = FaultyDisk::new();
+        let seed = Seed {
+            nodes: vec![(NodeId(1), "h:1".to_owned(), [1; 32])],
+        };
+        write(&disk, SEED, &codec::encode(VERSION, &seed, BYTES_MAX).unwrap()).unwrap();
+        assert_eq!(read_value::<Seed>(&disk, SEED).unwrap(), Some(seed));
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use core_types::{GroupId, Incarnation};
 use state::rows::{JoinTokenRow, NodeRow};
 use state::{Effect, MachineKind};
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -149,21 +150,27 @@ pub(crate) async fn placed_here(parts: &Arc<Parts>) -> Vec<(GroupId, Incarnation
         .collect()
 }
 
-/// Follows the directory for ever.
+/// Follows the directory for ever, whatever becomes of its replica here.
 pub(crate) async fn follow_directory(parts: Arc<Parts>) {
+    // What looks after each group ends with this.
     let mut tasks = JoinSet::new();
-    let Ok(mut effects) = parts.store.groups().effects(GroupId::DIRECTORY) else {
-        return;
-    };
     loop {
-        let again = renew_members(&parts).await;
+        if let Ok(effects) = parts.store.groups().effects(GroupId::DIRECTORY) {
+            follow_replica(&parts, effects, &mut tasks).await;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Follows the replica of the directory for as long as it tells its changes.
+async fn follow_replica(parts: &Arc<Parts>, mut effects: Receiver<Arc<[Effect]>>, tasks: &mut JoinSet<()>) {
+    loop {
+        let again = renew_members(parts).await;
         let mut again_at = again.then(|| Instant::now() + AGAIN);
-        for (group, incarnation) in placed_here(&parts).await {
+        for (group, incarnation) in placed_here(parts).await {
             if parts.groups.group(group).is_none()
                 && !parts.ailments.contains(group)
-                && let Err(error) = parts
-                    .open_group(group, incarnation, MachineKind::Mailbox, &mut tasks)
-                    .await
+                && let Err(error) = parts.open_group(group, incarnation, MachineKind::Mailbox, tasks).await
             {
                 parts.not_opened(group, &error);
                 // Room on the disk, for one, comes back without a word.

@@ -9,6 +9,8 @@ pub mod commands;
 pub mod config;
 mod departure;
 mod face;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod fence;
 mod files;
 mod follow;

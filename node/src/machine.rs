@@ -140,7 +140,7 @@ impl Machine {
     pub async fn of_this_computer(config: &Config) -> Result<Self, StartError> {
         let disk = open_data_dir(&config.data_dir).await?;
         let engine = open_index(config, disk.root())?;
-        Ok(Self {
+        let machine = Self {
             disk: Arc::new(disk),
             pool: Arc::new(TokioPool::new(tokio::runtime::Handle::current())),
             clock: Arc::new(SystemClock),
@@ -148,7 +148,10 @@ impl Machine {
             engine,
             network: Arc::new(SystemNetwork),
             scale: Scale::default(),
-        })
+        };
+        #[cfg(feature = "failpoints")]
+        let machine = crate::failpoints::arm(machine, &config.data_dir)?;
+        Ok(machine)
     }
 }
 

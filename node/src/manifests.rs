@@ -14,6 +14,7 @@ use std::time::Duration;
 use blobstore::{BlobError, Manifest, ManifestLine};
 use core_types::limits::PROPOSE_RESERVE_BYTES;
 use core_types::{GroupId, Incarnation};
+use raft::Group;
 use raft::consensus::Consensus;
 use state::manifest::{self, Line, Place};
 use state::{Effect, MachineKind};
@@ -44,8 +45,10 @@ struct Writer {
     effects: Receiver<Arc<[Effect]>>,
     /// The index of the last mark.
     marked: Option<u64>,
-    /// Something is missing.
+    /// Something is missing in the file. From the beginning of a resync, which nothing marks as whole, to its end.
     has_gap: bool,
+    /// Changes were missed since the last resync began.
+    has_missed: bool,
     /// Octets that the files had when they were last looked at to be made smaller.
     looked_bytes: u64,
 }
@@ -78,6 +81,7 @@ pub(crate) async fn write(parts: Arc<Parts>, group: GroupId, incarnation: Incarn
         effects,
         marked,
         has_gap: applied.is_some() && marked < applied,
+        has_missed: false,
         looked_bytes: 0,
     };
     let writer = Arc::new(tokio::sync::Mutex::new(writer));
@@ -96,10 +100,14 @@ fn applied_by(parts: &Parts) -> impl Fn(GroupId) -> Option<u64> + Send + Sync {
     move |group| groups.group(group)?.status().applied
 }
 
-/// Takes what is left when no group applies anything any more. The tasks that write have ended.
-pub(crate) async fn finish(parts: &Parts) {
+/// Takes what is left when no group applies anything any more. The tasks that write have ended; `replicas` are the ones that
+/// were open, which are not found any more once they are stopped.
+pub(crate) async fn finish(parts: &Parts, replicas: &[Group]) {
     let writers = std::mem::take(&mut *parts.manifests.0.lock().unwrap_or_else(PoisonError::into_inner));
-    let applied_by = applied_by(parts);
+    let applied_by = |group| {
+        let replica = replicas.iter().find(|replica| replica.group() == group)?;
+        replica.status().applied
+    };
     let book = Book {
         manifest: &parts.manifest,
         groups: parts.store.groups(),
@@ -166,32 +174,39 @@ impl Writer {
     /// The replica has another state now.
     fn replaced(&mut self, book: &Book<'_>) {
         tracing::info!(group = %self.group, "the state was replaced and its manifest is written anew");
-        book.health.manifest_gap(self.group);
-        self.has_gap = true;
+        self.missed(book);
     }
 
     fn lagged(&mut self, book: &Book<'_>, missed: u64) {
         tracing::info!(group = %self.group, missed, "the manifest missed changes and is written anew");
-        book.health.manifest_gap(self.group);
-        self.has_gap = true;
+        self.missed(book);
     }
 
-    /// Takes what is there already. Whatever was applied before is told then, unless there is a gap.
-    fn drain(&mut self, book: &Book<'_>) {
+    fn missed(&mut self, book: &Book<'_>) {
+        book.health.manifest_gap(self.group);
+        self.has_gap = true;
+        self.has_missed = true;
+    }
+
+    /// Takes what is there already. Whatever was applied before is told then, unless there is a gap. Returns whether the replica
+    /// is still the one that is listened to.
+    fn drain(&mut self, book: &Book<'_>) -> bool {
         loop {
             match self.effects.try_recv() {
                 Ok(changes) => self.take(book, &changes),
                 Err(TryRecvError::Lagged(missed)) => self.lagged(book, missed),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Closed) => return false,
             }
         }
     }
 
     fn mark(&mut self, book: &Book<'_>) {
         let applied = (book.applied)(self.group);
-        self.drain(book);
+        let is_heard = self.drain(book);
         if let Some(index) = applied
             && self.marked != applied
+            && is_heard
             && !self.has_gap
         {
             self.append(book, &manifest::applied(self.incarnation, index));
@@ -200,7 +215,6 @@ impl Writer {
     }
 
     async fn close_gap(&mut self, book: &Book<'_>) {
-        self.has_gap = false;
         match self.resync(book).await {
             Ok(()) if self.has_gap => {}
             Ok(()) => {
@@ -210,15 +224,17 @@ impl Writer {
             Err(error) => {
                 tracing::warn!(group = %self.group, %error, "the manifest cannot be written anew now");
                 book.health.manifest_gap(self.group);
-                self.has_gap = true;
                 tokio::time::sleep(RESYNC_AGAIN).await;
             }
         }
     }
 
     /// Tells everything anew. Each page is followed by the changes since, so that the last word on a message is the right
-    /// one. Ends early when changes were missed meanwhile.
+    /// one. There is a gap until it has come to its end: wherever it is stopped, no mark follows. Ends early, with the gap, when
+    /// changes were missed meanwhile.
     async fn resync(&mut self, book: &Book<'_>) -> Result<(), String> {
+        self.has_gap = true;
+        self.has_missed = false;
         self.append(book, &manifest::resync());
         let mut place = Some(Place::default());
         while let Some(from) = place {
@@ -233,7 +249,7 @@ impl Writer {
                 waiting = self.append(book, line);
             }
             self.drain(book);
-            if self.has_gap {
+            if self.has_missed {
                 return Ok(());
             }
             if waiting > WAITING_BYTES_MAX {
@@ -242,6 +258,7 @@ impl Writer {
             place = page.next;
         }
         self.append(book, &manifest::resync_end());
+        self.has_gap = false;
         Ok(())
     }
 
@@ -272,11 +289,8 @@ impl Writer {
             return Ok(false);
         }
         let old = book.manifest.begin_file(self.group).await.map_err(told)?;
-        if let Err(error) = self.resync(book).await {
-            // What was begun is to come to its end, in whatever file.
-            self.has_gap = true;
-            return Err(error);
-        }
+        // What was begun and does not come to its end leaves a gap.
+        self.resync(book).await?;
         if self.has_gap {
             return Err("changes were missed meanwhile".to_owned());
         }
@@ -313,14 +327,16 @@ async fn last_mark(written: &Manifest, group: GroupId, incarnation: Incarnation)
         ManifestLine::Damaged(_) => None,
     });
     let mut newest = None;
+    let mut is_ended = false;
     for line in marks {
         match line {
             Line::Applied {
                 incarnation: life,
                 index,
             } if life == incarnation => newest = newest.or(Some(index)),
-            // A resync that did not end: what it was to mend is not mended.
-            Line::Resync if newest.is_none() => return Ok(None),
+            Line::ResyncEnd => is_ended = true,
+            // One that did not end: what it was to mend is not mended, whatever mark stands behind it.
+            Line::Resync => return Ok(newest.filter(|_| is_ended)),
             _ => {}
         }
     }

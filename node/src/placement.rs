@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use core_types::{GroupId, NodeId};
+use mailstore::StoreError;
 use raft::{Group, MembershipStatus};
 use state::rows::{GroupRow, NodeDuty, NodeRow, ReplicaRow};
 use state::{DirectoryOp, GroupOp, Outcome};
@@ -200,14 +201,15 @@ fn picture(parts: &Parts, known: &Known) -> Picture {
         Some((row.group, group.membership().voters))
     });
     let member = |row: &NodeRow| {
-        let away = parts.health.reach.away(row.node);
+        let reach = &parts.health.reach;
+        let missed = reach.missed(row.node);
         Member {
             node: row.node,
             site: row.site,
             duty: known.duty(row.node),
-            reachable: away.is_none(),
-            lost: away.is_some_and(|away| away >= LOST_AFTER),
-            dead: away.is_some_and(|away| known.replace_after.is_some_and(|limit| away >= limit)),
+            reachable: missed.is_none() && reach.away(row.node).is_none_or(|away| away < LOST_AFTER),
+            lost: missed.is_some_and(|missed| missed >= LOST_AFTER),
+            dead: missed.is_some_and(|missed| known.replace_after.is_some_and(|limit| missed >= limit)),
         }
     };
     Picture {
@@ -274,9 +276,6 @@ async fn reconcile(
         tracing::info!(group = %id, %node, "replica added");
         group.add_learner(node).await.map_err(text)?;
     }
-    for node in wanted.iter().filter(|node| !replicas.slots.contains(node)) {
-        propose(parts, id, GroupOp::AssignSlot { replica: *node }).await?;
-    }
     if !gone.is_empty() {
         tracing::info!(group = %id, nodes = ?gone, "replicas of removed nodes leave");
         group.remove_learners(&gone).await.map_err(text)?;
@@ -287,13 +286,31 @@ async fn reconcile(
             propose(parts, id, GroupOp::FreeSlot { replica: *node }).await?;
         }
     }
+    for node in wanted.iter().filter(|node| !replicas.slots.contains(node)) {
+        let assigned = parts
+            .store
+            .propose_group_op(id, GroupOp::AssignSlot { replica: *node })
+            .await;
+        match assigned {
+            Ok(_) => {}
+            // Without a slot, a replica does all but accept mail on its own: nothing waits for it.
+            Err(StoreError::Refused(refusal)) => tracing::debug!(group = %id, %node, %refusal, "no slot is free"),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
     match step {
-        Step::Rest if group.is_in_joint_change() => group.change_voters_keeping(&membership.voters).await.map_err(text),
+        Step::Rest if group.is_in_joint_change() => group
+            .change_voters_keeping(&membership.voters, membership.index)
+            .await
+            .map_err(text),
         Step::Rest | Step::Wait(_) => Ok(()),
         Step::HandOver(to) => group.transfer_leader(to).await.map_err(text),
         Step::Voters(voters) => {
             tracing::info!(group = %id, ?voters, "voters changed");
-            group.change_voters_keeping(&voters).await.map_err(text)
+            group
+                .change_voters_keeping(&voters, membership.index)
+                .await
+                .map_err(text)
         }
     }
 }

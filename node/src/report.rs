@@ -42,9 +42,9 @@ pub(crate) struct NodeReport {
     /// Replicas that should be here and could not be opened; why.
     pub(crate) not_opened: Vec<(GroupId, String)>,
     /// The last look at the blobs of all groups that has ended.
-    pub(crate) rounds_done: u64,
+    pub(crate) last_look: u64,
     /// The look that was wanted last: once it has ended, what is said of blobs is younger than the question.
-    pub(crate) next_round: u64,
+    pub(crate) wanted_look: u64,
 }
 
 /// What a replica says of itself.
@@ -73,7 +73,7 @@ pub(crate) struct ReplicaReport {
     pub(crate) blobs: Option<BlobReport>,
 }
 
-/// What the last pass over a group's blobs found.
+/// How a group's blobs were when they were looked at last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BlobReport {
     /// Messages in the group's mailboxes.
@@ -110,7 +110,7 @@ async fn answer(parts: &Parts, request: Request) -> Answer {
 
 /// What this node says.
 async fn here(parts: &Parts, afresh: bool) -> NodeReport {
-    let next_round = if afresh {
+    let wanted_look = if afresh {
         let look = parts.health.look_again();
         parts.moves.send_modify(|count| *count = count.wrapping_add(1));
         look
@@ -119,10 +119,10 @@ async fn here(parts: &Parts, afresh: bool) -> NodeReport {
     };
     let looks = parts.groups.list().into_iter().map(|group| group.group());
     let looks = looks.filter(|group| *group != GroupId::DIRECTORY);
-    let rounds_done = looks
+    let last_look = looks
         .map(|group| parts.health.last_look(group))
         .min()
-        .unwrap_or(next_round);
+        .unwrap_or(wanted_look);
     let mut replicas = Vec::new();
     for group in parts.groups.list() {
         replicas.push(replica_report(parts, &group).await);
@@ -136,8 +136,8 @@ async fn here(parts: &Parts, afresh: bool) -> NodeReport {
             .into_iter()
             .chain(parts.ailments.all())
             .collect(),
-        rounds_done,
-        next_round,
+        last_look,
+        wanted_look,
     }
 }
 
@@ -173,7 +173,7 @@ async fn replica_report(parts: &Parts, group: &Group) -> ReplicaReport {
 }
 
 async fn blob_report(parts: &Parts, group: GroupId) -> Option<BlobReport> {
-    let found = parts.health.last_pass(group)?;
+    let found = parts.health.blobs_of(group)?;
     let counted = parts
         .store
         .groups()

@@ -188,9 +188,10 @@ impl Node {
         if let Err(error) = self.parts.groups.checkpoint().await {
             tracing::warn!(%error, "the index was not synced; it will be brought up from the log");
         }
+        let replicas = self.parts.groups.list();
         self.parts.groups.shutdown().await;
         let _ = tokio::time::timeout(STOP_PATIENCE, self.parts.store.blobs().flush()).await;
-        manifests::finish(&self.parts).await;
+        manifests::finish(&self.parts, &replicas).await;
         self.parts.transport.shutdown().await;
         tracing::info!("stopped");
     }
@@ -221,9 +222,7 @@ impl Parts {
         let identity = load_identity(disk.as_ref(), &config.data_dir)?;
         let node = identity.node();
         let log = open_log(node, scale.log_segment_bytes, &disk, &pool, entropy.as_ref())?;
-        let seed: Option<Seed> =
-            files::read_value(disk.as_ref(), SEED).map_err(|error| StartError::File(error.to_string()))?;
-        let members = Arc::new(Members::of_seed(&seed.unwrap_or(Seed { nodes: Vec::new() })));
+        let members = Arc::new(Members::of_seed(&load_seed(disk.as_ref())?));
         let transport = Arc::new(start_transport(
             &config,
             &identity,
@@ -509,9 +508,33 @@ impl Parts {
 }
 
 fn load_identity(disk: &dyn Disk, data_dir: &Path) -> Result<NodeIdentity, StartError> {
-    let bytes = files::read(disk, IDENTITY).map_err(|error| StartError::File(error.to_string()))?;
-    let bytes = bytes.ok_or_else(|| StartError::NoIdentity(data_dir.display().to_string()))?;
-    NodeIdentity::from_bytes(&bytes).map_err(|error| StartError::File(format!("{IDENTITY}: {error}")))
+    let unusable = |error: String| {
+        StartError::File(format!(
+            "{error}: this node does not know who it is. Put the file `{IDENTITY}` back from a copy, or replace the node by a new one \
+             with an empty data directory"
+        ))
+    };
+    match files::read_sealed(disk, IDENTITY) {
+        Ok(Some(bytes)) => NodeIdentity::from_bytes(&bytes).map_err(|error| unusable(format!("{IDENTITY}: {error}"))),
+        Ok(None) if files::has_data(disk) => Err(unusable(format!("{IDENTITY}: missing, beside the data of a node"))),
+        Ok(None) => Err(StartError::NoIdentity(data_dir.display().to_string())),
+        Err(files::FileError::Disk(error)) => Err(StartError::File(error.to_string())),
+        Err(error) => Err(unusable(error.to_string())),
+    }
+}
+
+/// The nodes that this one was told of. A damaged list is as good as none: the directory's replica has them too, and the list
+/// is written again from it.
+fn load_seed(disk: &dyn Disk) -> Result<Seed, StartError> {
+    let none = Seed { nodes: Vec::new() };
+    match files::read_value(disk, SEED) {
+        Ok(seed) => Ok(seed.unwrap_or(none)),
+        Err(files::FileError::Disk(error)) => Err(StartError::File(error.to_string())),
+        Err(error) => {
+            tracing::error!(%error, "the list of the other nodes is damaged; they are taken from the directory");
+            Ok(none)
+        }
+    }
 }
 
 fn start_transport(
@@ -591,14 +614,44 @@ pub(crate) fn leads(groups: &Groups, group: GroupId) -> bool {
     groups.group(group).is_some_and(|group| group.is_leader())
 }
 
-/// How many nodes of a list are not this one.
-pub(crate) fn others(node: NodeId, nodes: &[NodeId]) -> impl Iterator<Item = NodeId> + '_ {
-    nodes.iter().copied().filter(move |other| *other != node)
-}
-
 /// How long the blob journal may take to become files when the node stops. What is left is taken up at the next start.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a leader may take to hand over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
 /// Between two looks whether a repaired directory is the present one.
 const CURRENT_LOOK: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core_types::OpenMode;
+    use platform::FaultyDisk;
+
+    #[test]
+    fn a_missing_identity_beside_the_data_of_a_node_is_no_new_node() {
+        let disk = FaultyDisk::new();
+        let refused = |disk: &dyn Disk| load_identity(disk, Path::new("/d")).unwrap_err();
+        assert!(matches!(refused(&disk), StartError::NoIdentity(_)));
+        disk.create_dir_all("log").unwrap();
+        disk.open("log/0000000000000001.seg", OpenMode::CreateNew).unwrap();
+        let told = refused(&disk).to_string();
+        assert!(
+            told.starts_with("identity: missing") && told.contains("replace the node"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn a_damaged_list_of_nodes_is_as_good_as_none() {
+        let disk = FaultyDisk::new();
+        files::write(&disk, SEED, b"").unwrap();
+        assert!(load_seed(&disk).unwrap().nodes.is_empty());
+        let seed = Seed {
+            nodes: vec![(NodeId(1), "h:1".to_owned(), [1; 32])],
+        };
+        files::write_value(&disk, SEED, &seed).unwrap();
+        assert_eq!(load_seed(&disk).unwrap(), seed);
+        disk.flip_bit(SEED, 20, 3);
+        assert!(load_seed(&disk).unwrap().nodes.is_empty());
+    }
+}

@@ -4,8 +4,7 @@
 //! The nodes are of the real parts (`support/site.rs`); what they do by themselves is done here, less often: pruning, repair
 //! and collection. One node is cut off on some days, another loses its power.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
-// The support is shared with tests that use more of it.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "the support is shared with tests that use more of it")]
 
 #[path = "support/disk.rs"]
 mod disk;

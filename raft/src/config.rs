@@ -105,8 +105,8 @@ pub enum GroupError {
     /// No leader was reached in time. Nothing was proposed.
     #[error("no leader of the group can be reached")]
     NoLeader,
-    /// The receipts were given under another membership, or another incarnation: the blob is to be stored again with the
-    /// present voters. If an earlier attempt of the same op came through, the message's GUID makes the repetition harmless.
+    /// The receipts were given, or the voters worked out, under another membership or incarnation: the blob is to be stored
+    /// again with the present voters. If an earlier attempt of the same op came through, the message's GUID makes the repetition harmless.
     #[error("the membership has changed: it is that of entry {index} of incarnation {incarnation} now")]
     StaleMembership {
         /// The group's incarnation.

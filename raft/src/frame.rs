@@ -92,7 +92,11 @@ pub(crate) enum Change {
     Voters(BTreeSet<u64>),
     Leader(u64),
     /// These vote; those that voted before follow.
-    VotersKeeping(BTreeSet<u64>),
+    VotersKeeping {
+        voters: BTreeSet<u64>,
+        /// The log index of the membership that this is to follow.
+        after: u64,
+    },
     /// These learners leave the group.
     RemoveLearners(BTreeSet<u64>),
 }

@@ -143,6 +143,17 @@ impl GroupRows {
         self.engine.write(&batch)
     }
 
+    /// See [`core_types::mutants::Mutant::ReuseUid`].
+    #[cfg(feature = "mutants")]
+    pub(crate) fn forget_uid_next(&self) -> Result<(), KvError> {
+        let changes = state::mailbox::forget_uid_next(self).map_err(|error| KvError::Io(error.to_string()))?;
+        let mut batch = Batch::default();
+        for (key, value) in changes.iter() {
+            batch.put(self.key(SPACE_ROWS | self.live(), key), value.unwrap_or_default());
+        }
+        self.engine.write(&batch)
+    }
+
     /// Calls `read` with the live rows, which do not change while it runs.
     pub(crate) async fn read(&self, read: &mut ReadFn<'_>) {
         let _guard = self.lock.read().await;

@@ -15,6 +15,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use core_types::mutants::{self, Mutant};
 use core_types::{GroupId, Incarnation, NodeId};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
@@ -157,6 +158,9 @@ impl Group {
     /// # Errors
     /// [`BarrierError`].
     pub async fn read_barrier(&self, patience: Duration) -> Result<(), BarrierError> {
+        if mutants::is_planted(Mutant::SkipReadIndex) {
+            return Ok(());
+        }
         let deadline = Instant::now() + patience;
         let pick = |answer| {
             if let Answer::ReadIndex(attempt) = answer {
@@ -195,12 +199,18 @@ impl Group {
     /// while `read` runs, so it is one query.
     ///
     /// # Errors
-    /// `Closed`; `read` was not called then.
+    /// `Closed`, also while a replica that begins anew has not come as far as the one before it was; `read` was not called
+    /// then.
     pub async fn read(&self, read: &mut ReadFn<'_>) -> Result<(), GroupError> {
-        if let Some(reason) = self.inner.replica.closed() {
+        let replica = &self.inner.replica;
+        if let Some(reason) = replica.closed() {
             return Err(GroupError::Closed(reason));
         }
-        self.inner.replica.rows.read(read).await;
+        // It would show what was long ago, or nothing, where the one before it has shown more.
+        if !replica.has_what_was_before() {
+            return Err(GroupError::Closed("it begins anew".to_owned()));
+        }
+        replica.rows.read(read).await;
         Ok(())
     }
 
@@ -230,13 +240,14 @@ impl Group {
     }
 
     /// As [`Group::change_voters`], but those that are not among them any more stay in the group, without a vote: they keep
-    /// what they have until [`Group::remove_learners`].
+    /// what they have until [`Group::remove_learners`]. `after` is the index of the membership from which the voters were
+    /// worked out: a leader that is new may have another one by now.
     ///
     /// # Errors
-    /// [`GroupError`].
-    pub async fn change_voters_keeping(&self, voters: &BTreeSet<NodeId>) -> Result<(), GroupError> {
-        self.change(Change::VotersKeeping(voters.iter().map(|node| node.0).collect()))
-            .await
+    /// [`GroupError`]; `StaleMembership` when that membership is not in force any more.
+    pub async fn change_voters_keeping(&self, voters: &BTreeSet<NodeId>, after: u64) -> Result<(), GroupError> {
+        let voters = voters.iter().map(|node| node.0).collect();
+        self.change(Change::VotersKeeping { voters, after }).await
     }
 
     /// Has replicas that do not vote leave the group.

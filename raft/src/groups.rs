@@ -67,6 +67,8 @@ pub(crate) struct Inner {
     pub(crate) dependencies: Dependencies,
     apply: ApplyFn,
     groups: Mutex<BTreeMap<GroupId, Group>>,
+    /// What outlives replicas that are being repaired.
+    pub(crate) set_aside: Mutex<BTreeMap<GroupId, Ties>>,
     /// Held while a replica is opened, so that none is opened twice.
     pub(crate) opening: tokio::sync::Mutex<()>,
     space: Arc<Space>,
@@ -94,6 +96,7 @@ impl Groups {
             dependencies,
             apply,
             groups: Mutex::default(),
+            set_aside: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
             space: Arc::new(space),
             failed: Failed::default(),
@@ -337,7 +340,7 @@ impl Inner {
     async fn admit(&self, group: &Group) {
         let replica = &group.inner.replica;
         let Some(behind) = replica.behind() else { return };
-        if replica.applied().is_none_or(|applied| applied < behind) {
+        if !replica.has_what_was_before() {
             return;
         }
         let (disk, id, incarnation) = (Arc::clone(&replica.disk), replica.group, replica.incarnation);
@@ -351,6 +354,8 @@ impl Inner {
                 );
                 replica.has_caught_up();
                 group.inner.raft.runtime_config().elect(true);
+                // Until now nothing could be read.
+                replica.publish_replaced();
             }
             Err(error) => tracing::warn!(group = id.0, error = %error, "it is tried again"),
         }
@@ -374,12 +379,14 @@ impl Inner {
         Some(closing)
     }
 
-    /// Removes rows, snapshots and the mark of a replica that is not open and of which the log holds nothing.
+    /// Removes rows, snapshots and the mark of a replica that is not open and of which the log holds nothing. The mark goes
+    /// last, and only when no rows can come back any more.
     pub(crate) async fn clear(&self, group: GroupId, incarnation: Incarnation) -> Result<(), OpenError> {
         let Dependencies { disk, pool, engine, .. } = self.dependencies.clone();
         let files = Arc::clone(&disk);
         blocking::run(&*pool, move || snapshot::remove_all(&*files, group, incarnation)).await?;
         GroupRows::remove(engine, &*pool, group, incarnation).await?;
+        self.checkpoint().await?;
         Ok(blocking::run(&*pool, move || snapshot::unmark(&*disk, group, incarnation)).await?)
     }
 
@@ -537,15 +544,19 @@ impl Inner {
                 tracing::warn!(error = %error, "the index was not made durable; it is tried again");
             }
             Err(error) => {
-                let reason = format!("checkpoint: {error}");
-                let groups: Vec<Group> = self.locked().values().cloned().collect();
-                for group in groups {
-                    group.inner.replica.close(&reason);
-                }
-                self.failed.tell(&reason);
+                self.give_up(&format!("checkpoint: {error}"));
             }
         }
         done
+    }
+
+    /// The index must not be used further: closes all groups, and the node is to stop.
+    fn give_up(&self, reason: &str) {
+        let groups: Vec<Group> = self.locked().values().cloned().collect();
+        for group in groups {
+            group.inner.replica.close(reason);
+        }
+        self.failed.tell(reason);
     }
 
     /// Counts a checkpoint that found the disk full; whether the index goes on saying so though there is room.
@@ -570,6 +581,12 @@ async fn maintain(inner: Weak<Inner>) {
     loop {
         ticks.tick().await;
         let Some(inner) = inner.upgrade() else { return };
+        if let Some(reason) = inner.dependencies.engine.damage() {
+            inner.give_up(&format!(
+                "the index is damaged ({reason}); it is made anew at the next start"
+            ));
+            return;
+        }
         let groups: Vec<Group> = inner.locked().values().cloned().collect();
         for group in &groups {
             let replica = &group.inner.replica;

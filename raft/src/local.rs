@@ -16,7 +16,8 @@ use crate::consensus::{Consensus, Membership, ProposeError, ReadFn, Unavailable}
 
 /// See the module.
 pub struct LocalGroups {
-    voters: Vec<NodeId>,
+    /// Voters and learners.
+    members: Mutex<(Vec<NodeId>, Vec<NodeId>)>,
     groups: BTreeMap<GroupId, Local>,
     cut: Mutex<BTreeSet<GroupId>>,
     /// Groups that hang, with what was proposed to them meanwhile.
@@ -40,7 +41,7 @@ impl LocalGroups {
         };
         let groups = (0..=mailbox_groups).map(|group| (GroupId(group), local())).collect();
         Self {
-            voters: vec![node],
+            members: Mutex::new((vec![node], Vec::new())),
             groups,
             cut: Mutex::default(),
             hanging: Mutex::default(),
@@ -51,7 +52,13 @@ impl LocalGroups {
     /// all the same.
     #[must_use]
     pub fn with_voters(self, voters: Vec<NodeId>) -> Self {
-        Self { voters, ..self }
+        self.set_members(voters, Vec::new());
+        self
+    }
+
+    /// From now on every group has these voters and learners.
+    pub fn set_members(&self, voters: Vec<NodeId>, learners: Vec<NodeId>) {
+        *self.members.lock().unwrap_or_else(PoisonError::into_inner) = (voters, learners);
     }
 
     /// Makes a group unavailable, or available again.
@@ -154,11 +161,12 @@ impl Consensus for LocalGroups {
 
     fn membership(&self, group: GroupId) -> Result<Membership, Unavailable> {
         self.local(group)?;
+        let (voters, learners) = self.members.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(Membership {
             incarnation: Incarnation(1),
             index: 0,
-            voters: self.voters.clone(),
-            learners: Vec::new(),
+            voters,
+            learners,
         })
     }
 }

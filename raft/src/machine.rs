@@ -11,7 +11,8 @@
 use std::io;
 use std::sync::Arc;
 
-use core_types::{DiskError, DiskErrorKind, KvError, codec};
+use core_types::mutants::{self, Mutant};
+use core_types::{Batch, DiskError, DiskErrorKind, KvError, codec};
 use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
@@ -80,6 +81,10 @@ impl Machine {
                 .map_err(|error| KvError::Damaged(format!("group {}: {error}", replica.group)))?,
             None => MachineRow::default(),
         };
+        #[cfg(feature = "mutants")]
+        if mutants::is_planted(Mutant::ReuseUid) {
+            replica.rows.forget_uid_next()?;
+        }
         let machine = Self { replica, row };
         machine.tell_applied();
         Ok(machine)
@@ -153,6 +158,11 @@ impl Machine {
     async fn write(&mut self, overlay: Overlay<'_>, waiting: &mut Vec<Waiting>) -> io::Result<()> {
         if waiting.is_empty() {
             return Ok(());
+        }
+        if mutants::is_planted(Mutant::AppliedApart) {
+            let row = self.row.encode().map_err(io::Error::other)?;
+            let written = self.replica.rows.write(&Batch::default(), &row).await;
+            written.map_err(io::Error::other)?;
         }
         self.row.digest = state::digest::stored(&overlay).map_err(io::Error::other)?;
         let row = self.row.encode().map_err(io::Error::other)?;
@@ -250,10 +260,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             return Err(io::Error::other("there is no file to install"));
         };
         let replica = Arc::clone(&self.replica);
-        let _busy = replica.busy.lock().await;
-        if let Some(reason) = replica.closed() {
-            return Err(io::Error::other(reason));
-        }
+        let _busy = replica.lock_open().await?;
         let result = self.install(meta, file).await;
         if let Err(error) = &result {
             if is_full(error) {
@@ -284,7 +291,7 @@ impl Machine {
             .await
             .map_err(io::Error::other)?;
         loop {
-            let (back, rows) = blocking::run(&*pool, move || {
+            let (back, mut rows) = blocking::run(&*pool, move || {
                 let rows = reader.next_rows(CHUNK_BYTES)?;
                 Ok((reader, rows))
             })
@@ -293,6 +300,9 @@ impl Machine {
             reader = back;
             if rows.is_empty() {
                 break;
+            }
+            if mutants::is_planted(Mutant::HalfSnapshot) {
+                rows.truncate(rows.len() / 2);
             }
             install.add(&rows).map_err(io::Error::other)?;
         }
@@ -386,14 +396,24 @@ impl Builder {
             }
         }
         drop(pin);
-        if let Some(reason) = replica.closed() {
-            // The rows may be another replica's by now.
-            return Err(io::Error::other(reason));
-        }
-        let file = blocking::run(&*replica.pool, move || writer.finish())
+        writer = blocking::run(&*replica.pool, move || {
+            writer.seal()?;
+            Ok(writer)
+        })
+        .await
+        .map_err(io::Error::other)?;
+        let busy = replica.lock_open().await?;
+        let path = blocking::run(&*replica.pool, move || writer.publish())
             .await
             .map_err(io::Error::other)?;
+        drop(busy);
+        let disk = Arc::clone(&replica.disk);
+        let file = blocking::run(&*replica.pool, move || snapshot::verify(&*disk, &path))
+            .await
+            .map_err(io::Error::other)?;
+        let busy = replica.lock_open().await?;
         keep_snapshot(&replica, file.clone()).await.map_err(io::Error::other)?;
+        drop(busy);
         replica.reset_unsaved();
         collect(&replica).await.map_err(io::Error::other)?;
         Ok(file)

@@ -36,8 +36,9 @@ pub(crate) fn check(
         .iter()
         .filter(|node| holders.contains(node) || !receipts.skipped.contains(node))
         .count();
-    let least = if voters.len() >= limits::BLOB_COPIES { 2 } else { 1 };
-    let wanted = taking.min(limits::BLOB_COPIES).max(least);
+    let wanted = taking
+        .min(limits::BLOB_COPIES)
+        .max(Receipts::copies_least(voters.len()));
     if holders.len() < wanted {
         return Err(GroupError::NotEnoughCopies {
             wanted,

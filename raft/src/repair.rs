@@ -14,8 +14,8 @@
 //!
 //! Not here: finding out that a replica is damaged ([`crate::log`], the comparison of digests), and when to try again.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use core_types::{GroupId, Incarnation, NodeId};
 use state::MachineKind;
@@ -113,6 +113,7 @@ impl Groups {
         let _opening = self.inner.opening.lock().await;
         self.inner.begin_anew(GroupKey { group, incarnation }, exit).await?;
         let opened = self.inner.open(group, incarnation, kind, ties).await?;
+        self.inner.locked_aside().remove(&group);
         tracing::info!(
             group = group.0,
             "replica begun anew; it follows as soon as it is added again"
@@ -137,13 +138,24 @@ impl Inner {
         })
         .await?;
         let closed = self.close_group(group).await;
-        Ok(match closed {
+        let mut aside = self.locked_aside();
+        // Kept over attempts that fail: whoever watches the group hears nothing else of it.
+        let ties = match closed {
             Some(closed) => Ties {
                 may_pass: Arc::default(),
                 ..closed.inner.replica.ties.clone()
             },
-            None => Ties::new(self.failed.clone()),
-        })
+            None => match aside.remove(&group) {
+                Some(ties) => ties,
+                None => Ties::new(self.failed.clone()),
+            },
+        };
+        aside.insert(group, ties.clone());
+        Ok(ties)
+    }
+
+    fn locked_aside(&self) -> MutexGuard<'_, BTreeMap<GroupId, Ties>> {
+        self.set_aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks until somebody who leads the group has committed that this node is no member.

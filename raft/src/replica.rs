@@ -3,6 +3,7 @@
 //! Not here: openraft; it holds the adapter, and the face holds it.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -170,6 +171,16 @@ impl Replica {
         self.closed.borrow().clone()
     }
 
+    /// Waits until nobody changes its rows and files, and keeps others from it. Once it is closed they may be those of
+    /// another replica, which took its place.
+    pub(crate) async fn lock_open(&self) -> io::Result<tokio::sync::MutexGuard<'_, ()>> {
+        let busy = self.busy.lock().await;
+        match self.closed() {
+            Some(reason) => Err(io::Error::other(reason)),
+            None => Ok(busy),
+        }
+    }
+
     /// Notes a failure that may pass.
     pub(crate) fn note_passing(&self) {
         self.ties.may_pass.store(true, Ordering::Release);
@@ -183,6 +194,12 @@ impl Replica {
     /// Up to which entry it knows too little to take part in an election.
     pub(crate) fn behind(&self) -> Option<u64> {
         *self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it has applied what the replica had that it takes the place of.
+    pub(crate) fn has_what_was_before(&self) -> bool {
+        let Some(behind) = self.behind() else { return true };
+        self.applied().is_some_and(|applied| applied >= behind)
     }
 
     pub(crate) fn has_caught_up(&self) {

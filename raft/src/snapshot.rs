@@ -145,18 +145,22 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends the file, makes it durable under its name, and reads it back.
-    pub(crate) fn finish(mut self) -> Result<SnapshotFile, DiskError> {
+    /// Ends the file and makes it durable, not under its name yet.
+    pub(crate) fn seal(&mut self) -> Result<(), DiskError> {
         self.buffer.extend_from_slice(&END_OF_ROWS.to_le_bytes());
         self.buffer.extend_from_slice(&self.rows.to_le_bytes());
         self.flush()?;
         let hash = *self.hasher.finalize().as_bytes();
         self.file.write_at(self.written, &hash)?;
-        self.file.sync_data()?;
+        self.file.sync_data()
+    }
+
+    /// Gives a sealed file its name, durably; returns the name. It is to be verified before it is relied on.
+    pub(crate) fn publish(mut self) -> Result<String, DiskError> {
         let path = path_of(&self.header);
         publish(&*self.disk, &self.temporary, &path)?;
         self.is_published = true;
-        verify(&*self.disk, &path)
+        Ok(path)
     }
 
     fn flush(&mut self) -> Result<(), DiskError> {
@@ -490,7 +494,9 @@ mod tests {
     fn write(disk: &Arc<FaultyDisk>, index: u64, count: u32) -> SnapshotFile {
         let mut writer = Writer::create(disk.clone(), header(index)).unwrap();
         writer.add(&rows(count)).unwrap();
-        writer.finish().unwrap()
+        writer.seal().unwrap();
+        let path = writer.publish().unwrap();
+        verify(&**disk, &path).unwrap()
     }
 
     #[test]

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use core_types::{Disk, GroupId, Incarnation, KvEngine, NodeId, OpId, UnixMillis};
 use platform::{FaultyDisk, InlinePool, SeededEntropy};
-use state::{Command, DirectoryOp, MachineKind, MemoryEngine, Op};
+use state::{Command, DirectoryOp, KeptEngine, MachineKind, Op};
 use tokio::time::timeout;
 use transport::{CallError, Class, Refused, Rpc, Service, ServiceId};
 
@@ -115,6 +115,8 @@ pub(super) struct Machine {
     pub(super) disk: Arc<FaultyDisk>,
     /// Where sled's index is; without it the index is in memory and gone with the process.
     pub(super) index: Option<PathBuf>,
+    /// What is left of an index in memory, which the next boot finds.
+    pub(super) left: Option<Arc<KeptEngine>>,
     /// A directory on the real disk, in place of `disk`.
     pub(super) directory: Option<PathBuf>,
     pub(super) apply: ApplyFn,
@@ -159,6 +161,7 @@ impl Cluster {
             let machine = Machine {
                 disk: Arc::new(FaultyDisk::new()),
                 index: None,
+                left: None,
                 directory: None,
                 apply: state::apply,
             };
@@ -183,7 +186,7 @@ impl Cluster {
         self.boots += 1;
         let machine = &self.machines[&node];
         let engine: Arc<dyn KvEngine> = match &machine.index {
-            None => Arc::new(MemoryEngine::default()),
+            None => machine.left.clone().unwrap_or_default(),
             Some(path) => Arc::new(crate::index::reopen(path, 4 << 20)),
         };
         let disk: Arc<dyn Disk> = match &machine.directory {

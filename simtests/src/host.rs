@@ -1,7 +1,7 @@
 //! A simulated computer with one node: what stays when the node dies, and how it comes up again.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use node::Node;
 use node::commands::Newborn;
 use node::config::{Config, Listen, PasswordHash, PlainLogin};
 use node::machine::{Machine, Network, Rhythm, Scale};
-use platform::{CallEvent, DiskImage, FaultyDisk, SeededEntropy};
+use oracle::schedule::Stored;
+use platform::{CallClass, CallEvent, DiskImage, FaultyDisk, SeededEntropy};
 use raft::Groups;
 use state::KeptEngine;
 use tokio::sync::mpsc;
@@ -61,6 +62,7 @@ struct Inner {
     clock: Arc<Skew>,
     lives: AtomicU64,
     token: Mutex<Option<String>>,
+    watch: Arc<Watch>,
     state: Mutex<State>,
 }
 
@@ -70,10 +72,43 @@ struct State {
     control: Option<mpsc::UnboundedSender<Control>>,
     /// Why the node stopped by itself, each time.
     ended: Vec<String>,
+    /// The node's id, once it has one.
+    node_id: Option<u64>,
+    /// The cluster has removed the node.
+    removed: bool,
+    /// The first life on this disk does not found the cluster.
+    wiped: bool,
     /// The disk and the index as they were, now and then.
     images: Vec<Image>,
     /// What may be left of lives that are over, and the parts of the present one.
     remains: Vec<Remains>,
+}
+
+/// What somebody outside waits for at the disk.
+#[derive(Debug, Default)]
+struct Watch {
+    /// A call of such a class below such a prefix.
+    trap: Mutex<Option<(String, Vec<CallClass>)>>,
+    trapped: AtomicBool,
+    /// How often the blob journal was made durable.
+    receipts: AtomicU64,
+}
+
+impl Watch {
+    fn see(&self, call: &CallEvent<'_>) {
+        let is_durable = call.failed.is_none() && call.class == CallClass::Sync;
+        if is_durable && call.path.starts_with(Stored::BlobJournal.path_prefix()) {
+            self.receipts.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut trap = self.trap.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((prefix, classes)) = trap.as_ref()
+            && call.path.starts_with(prefix.as_str())
+            && classes.contains(&call.class)
+        {
+            *trap = None;
+            self.trapped.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 struct Image {
@@ -120,7 +155,10 @@ impl Host {
         let disk = FaultyDisk::new();
         disk.reseed(seed.wrapping_mul(7919).wrapping_add(number));
         let (noted, name) = (trace.clone(), format!("node-{number}"));
+        let watch = Arc::new(Watch::default());
+        let watching = Arc::clone(&watch);
         disk.set_hook(Some(Arc::new(move |call: &CallEvent<'_>| {
+            watching.see(call);
             noted.note(&name, "disk", &call.line(), &[]);
         })));
         Self(Arc::new(Inner {
@@ -134,11 +172,15 @@ impl Host {
             clock: Arc::default(),
             lives: AtomicU64::new(0),
             token: Mutex::new(None),
+            watch,
             state: Mutex::new(State {
                 engine: Arc::default(),
                 running: None,
                 control: None,
                 ended: Vec::new(),
+                node_id: None,
+                removed: false,
+                wiped: false,
                 images: Vec::new(),
                 remains: Vec::new(),
             }),
@@ -251,6 +293,54 @@ impl Host {
         }
     }
 
+    /// The id that its node has in the cluster, once it has one.
+    #[must_use]
+    pub fn node_id(&self) -> Option<u64> {
+        self.lock().node_id
+    }
+
+    /// Whether its node heard that the cluster has removed it: it does not start again.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.lock().removed
+    }
+
+    /// A new, empty machine in its place: the next node here joins, when it is given a token. The node is down.
+    pub fn wipe(&self) {
+        *self.0.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut state = self.lock();
+        self.0.disk.wipe();
+        state.engine = Arc::default();
+        state.images.clear();
+        state.node_id = None;
+        state.removed = false;
+        state.wiped = true;
+    }
+
+    /// From the next call of such a class on such data on, [`Self::is_trapped`].
+    pub fn set_trap(&self, prefix: &str, classes: &[CallClass]) {
+        let mut trap = self.0.watch.trap.lock().unwrap_or_else(PoisonError::into_inner);
+        *trap = Some((prefix.to_owned(), classes.to_vec()));
+    }
+
+    /// No trap any more.
+    pub fn remove_trap(&self) {
+        *self.0.watch.trap.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.0.watch.trapped.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the disk was called as [`Self::set_trap`] said.
+    #[must_use]
+    pub fn is_trapped(&self) -> bool {
+        self.0.watch.trapped.load(Ordering::Relaxed)
+    }
+
+    /// How often it has made bytes of messages durable in its journal.
+    #[must_use]
+    pub fn receipts(&self) -> u64 {
+        self.0.watch.receipts.load(Ordering::Relaxed)
+    }
+
     /// Gives it what it joins with.
     pub fn set_token(&self, token: String) {
         *self.0.token.lock().expect("no panic") = Some(token);
@@ -348,25 +438,28 @@ impl Host {
                 entropy: machine.entropy.as_ref(),
                 address: SocketAddr::new(self.0.address, port::CLUSTER).to_string(),
             };
-            if self.0.number == 1 {
+            if self.0.number == 1 && !self.lock().wiped {
+                self.lock().node_id = Some(1);
                 newborn
                     .found_cluster(&self.name(), "site-1", self.0.groups)
                     .map_err(|error| text(&error))?;
             } else {
-                let token = loop {
-                    if let Some(token) = self.0.token.lock().expect("no panic").clone() {
-                        break token;
-                    }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                };
                 let mut port = port::JOINING;
                 loop {
+                    let token = self.0.token.lock().expect("no panic").clone();
+                    let Some(token) = token else {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    };
                     let socket = machine
                         .network
                         .cluster_socket(SocketAddr::from(([0, 0, 0, 0], port)))
                         .map_err(|error| text(&error))?;
                     match newborn.join_cluster(&token, socket, machine.network.as_ref()).await {
-                        Ok(_) => break,
+                        Ok(node) => {
+                            self.lock().node_id = Some(node.0);
+                            break;
+                        }
                         Err(error) => tracing::info!(%error, "not joined yet"),
                     }
                     port += 1;
@@ -393,6 +486,12 @@ impl Host {
             let control = tokio::select! {
                 biased;
                 reason = node.failed() => return Err(reason),
+                reason = node.removed() => {
+                    self.0.trace.note(&self.name(), "removed", &reason, &[]);
+                    self.lock().removed = true;
+                    node.stop().await;
+                    return Ok(());
+                }
                 control = controls.recv() => control,
             };
             match control {
@@ -486,7 +585,7 @@ fn parts_of(life: u64, machine: &Machine) -> Remains {
 }
 
 /// How long a blob stays to which nothing refers: longer than an operation can be in doubt, and short enough for a run.
-pub const GRACE: Duration = Duration::from_secs(30);
+pub const GRACE: Duration = Duration::from_secs(15);
 /// Between two collections.
 pub const COLLECT: Duration = Duration::from_secs(20);
 

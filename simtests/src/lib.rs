@@ -10,12 +10,19 @@ compile_error!(
 
 pub mod book;
 pub mod check;
+pub mod child;
 pub mod client;
 pub mod host;
+#[cfg(feature = "mutants")]
+pub mod hunt;
 pub mod inspect;
 pub mod net;
 pub mod os;
 pub mod pool;
 pub mod run;
+pub mod scenario;
+pub mod site;
+pub mod tails;
+pub mod tool;
 pub mod trace;
 pub mod workload;

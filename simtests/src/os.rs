@@ -11,12 +11,13 @@ use std::ffi::{c_int, c_long, c_uint, c_void};
 
 thread_local! {
     static RANDOM: Cell<Option<u64>> = const { Cell::new(None) };
-    static CALLS: Cell<u64> = const { Cell::new(0) };
-    static CLOCK_READS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// What the wall clock shows inside a simulation: 2026-01-01. Nodes have clocks of their own; nobody should ask for this one.
 pub const EPOCH_SECONDS: i64 = 1_767_225_600;
+
+/// What the monotonic clock shows inside a simulation, where nobody counts time by it.
+const MONOTONIC_SECONDS: i64 = 1_000_000;
 
 /// While it lives, this thread's randomness follows the seed.
 pub struct Seeded(());
@@ -27,12 +28,6 @@ impl Seeded {
     pub fn begin(seed: u64) -> Self {
         RANDOM.set(Some(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1));
         Self(())
-    }
-
-    /// How often randomness was asked for, and the wall clock.
-    #[must_use]
-    pub fn calls() -> (u64, u64) {
-        (CALLS.get(), CLOCK_READS.get())
     }
 }
 
@@ -47,7 +42,6 @@ fn seeded(buffer: &mut [u8]) -> bool {
     let Ok(Some(mut state)) = RANDOM.try_with(Cell::get) else {
         return false;
     };
-    CALLS.set(CALLS.get() + 1);
     for chunk in buffer.chunks_mut(8) {
         state ^= state >> 12;
         state ^= state << 25;
@@ -148,11 +142,16 @@ pub unsafe extern "C" fn syscall(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
     let simulated = matches!(RANDOM.try_with(Cell::get), Ok(Some(_)));
-    if simulated && matches!(clock, libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE) && !time.is_null() {
-        CLOCK_READS.set(CLOCK_READS.get() + 1);
+    let stands_still = match clock {
+        libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => Some(EPOCH_SECONDS),
+        // What counts the time inside a simulation is tokio's clock, which is paused.
+        libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_COARSE => Some(MONOTONIC_SECONDS),
+        _ => None,
+    };
+    if let (true, Some(seconds)) = (simulated && !time.is_null(), stands_still) {
         // SAFETY: the caller gives a timespec.
         unsafe {
-            (*time).tv_sec = EPOCH_SECONDS;
+            (*time).tv_sec = seconds;
             (*time).tv_nsec = 0;
         }
         return 0;

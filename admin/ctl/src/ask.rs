@@ -42,16 +42,72 @@ pub(crate) async fn run(cli: Cli) -> Result<Option<Local>, Failure> {
     Ok(Some(local))
 }
 
-/// Something that is about to be removed.
-struct Removal<'a, T> {
-    /// What `--json --dry-run` prints.
-    object: &'a T,
-    /// What has to be typed to confirm.
-    name: &'a str,
+/// What can be removed by its name.
+trait Removable: serde::de::DeserializeOwned + serde::Serialize {
+    /// What people call it.
+    const KIND: &'static str;
+    /// Where all of them are listed; each is below it, under its name.
+    const PATH: &'static str;
+
+    /// Without regard to case, this is what it is found by; to confirm, it has to be typed as it is.
+    fn name(&self) -> &str;
+
     /// What will happen, for people.
-    plan: String,
-    path: String,
-    done: String,
+    fn plan(&self) -> String;
+}
+
+impl Removable for api::Domain {
+    const KIND: &'static str = "domain";
+    const PATH: &'static str = "/v1/domains";
+
+    fn name(&self) -> &str {
+        &self.domain
+    }
+
+    fn plan(&self) -> String {
+        let domain = &self.domain;
+        match self.addresses {
+            0 => format!("domain {domain} will be removed; mail to it is refused from then on"),
+            count => format!(
+                "domain {domain} has {count} accounts and aliases: its removal is refused until they are removed"
+            ),
+        }
+    }
+}
+
+impl Removable for api::Account {
+    const KIND: &'static str = "account";
+    const PATH: &'static str = "/v1/accounts";
+
+    fn name(&self) -> &str {
+        &self.address
+    }
+
+    fn plan(&self) -> String {
+        format!(
+            "account {} with {} messages ({}) will be removed; its messages are kept for 30 days before they are deleted",
+            self.address,
+            self.messages,
+            octets(self.used_bytes)
+        )
+    }
+}
+
+impl Removable for api::Alias {
+    const KIND: &'static str = "alias";
+    const PATH: &'static str = "/v1/aliases";
+
+    fn name(&self) -> &str {
+        &self.address
+    }
+
+    fn plan(&self) -> String {
+        let targets = self.targets.join(", ");
+        format!(
+            "alias {} will be removed; its mail no longer goes to {targets}",
+            self.address
+        )
+    }
 }
 
 struct Ask {
@@ -229,7 +285,7 @@ impl Ask {
                 }
                 Ok(())
             }
-            Domain::Remove { domain, dry_run, yes } => self.remove_domain(&domain, dry_run, yes).await,
+            Domain::Remove { domain, dry_run, yes } => self.remove::<api::Domain>(&domain, dry_run, yes).await,
             Domain::List => {
                 let domains: Vec<api::Domain> = self.client.get("/v1/domains").await?;
                 if self.json {
@@ -278,7 +334,7 @@ impl Ask {
                 )
                 .await
             }
-            Account::Remove { address, dry_run, yes } => self.remove_account(&address, dry_run, yes).await,
+            Account::Remove { address, dry_run, yes } => self.remove::<api::Account>(&address, dry_run, yes).await,
             Account::List => {
                 let accounts: Vec<api::Account> = self.client.get("/v1/accounts").await?;
                 if self.json {
@@ -317,100 +373,27 @@ impl Ask {
         Ok(addresses.any(|address| address.eq_ignore_ascii_case(&postmaster)))
     }
 
-    async fn remove_domain(&self, domain: &str, dry_run: bool, yes: bool) -> Result<(), Failure> {
-        let domains: Vec<api::Domain> = self.client.get("/v1/domains").await?;
-        let row = domains
-            .iter()
-            .find(|row| row.domain.eq_ignore_ascii_case(domain))
-            .ok_or_else(|| Failure::new(Exit::NoSuchObject, format!("there is no domain {domain}")))?;
-        let plan = match row.addresses {
-            0 => format!(
-                "domain {} will be removed; mail to it is refused from then on",
-                row.domain
-            ),
-            count => format!(
-                "domain {} has {count} accounts and aliases: its removal is refused until they are removed",
-                row.domain
-            ),
-        };
-        let path = format!("/v1/domains/{}", escape(&row.domain));
-        let done = format!("domain {} removed", row.domain);
-        let removal = Removal {
-            object: row,
-            name: &row.domain,
-            plan,
-            path,
-            done,
-        };
-        self.remove(removal, dry_run, yes).await
-    }
-
-    async fn remove_account(&self, address: &str, dry_run: bool, yes: bool) -> Result<(), Failure> {
-        let accounts: Vec<api::Account> = self.client.get("/v1/accounts").await?;
-        let row = accounts
-            .iter()
-            .find(|account| account.address.eq_ignore_ascii_case(address))
-            .ok_or_else(|| Failure::new(Exit::NoSuchObject, format!("there is no account {address}")))?;
-        let plan = format!(
-            "account {} with {} messages ({}) will be removed; its messages are kept for 30 days before they are deleted",
-            row.address,
-            row.messages,
-            octets(row.used_bytes)
-        );
-        let path = format!("/v1/accounts/{}", escape(&row.address));
-        let done = format!("account {} removed", row.address);
-        let removal = Removal {
-            object: row,
-            name: &row.address,
-            plan,
-            path,
-            done,
-        };
-        self.remove(removal, dry_run, yes).await
-    }
-
-    async fn remove_alias(&self, address: &str, dry_run: bool, yes: bool) -> Result<(), Failure> {
-        let aliases: Vec<api::Alias> = self.client.get("/v1/aliases").await?;
-        let row = aliases
-            .iter()
-            .find(|alias| alias.address.eq_ignore_ascii_case(address))
-            .ok_or_else(|| Failure::new(Exit::NoSuchObject, format!("there is no alias {address}")))?;
-        let plan = format!(
-            "alias {} will be removed; its mail no longer goes to {}",
-            row.address,
-            row.targets.join(", ")
-        );
-        let path = format!("/v1/aliases/{}", escape(&row.address));
-        let done = format!("alias {} removed", row.address);
-        let removal = Removal {
-            object: row,
-            name: &row.address,
-            plan,
-            path,
-            done,
-        };
-        self.remove(removal, dry_run, yes).await
-    }
-
     /// Shows what will go, asks, and removes it.
-    async fn remove<T: serde::Serialize>(
-        &self,
-        removal: Removal<'_, T>,
-        dry_run: bool,
-        yes: bool,
-    ) -> Result<(), Failure> {
+    async fn remove<T: Removable>(&self, name: &str, dry_run: bool, yes: bool) -> Result<(), Failure> {
+        let rows: Vec<T> = self.client.get(T::PATH).await?;
+        let row = rows
+            .iter()
+            .find(|row| row.name().eq_ignore_ascii_case(name))
+            .ok_or_else(|| Failure::new(Exit::NoSuchObject, format!("there is no {} {name}", T::KIND)))?;
+        let (name, plan) = (row.name(), row.plan());
         if dry_run && self.json {
-            return output::json(&serde_json::json!({ "would_remove": removal.object, "plan": removal.plan }));
+            return output::json(&serde_json::json!({ "would_remove": row, "plan": plan }));
         }
-        output::note(&removal.plan);
+        output::note(&plan);
         if dry_run {
             return Ok(());
         }
-        if !yes && !confirmed(&format!("Type {} to go on: ", removal.name), removal.name)? {
+        if !yes && !confirmed(&format!("Type {name} to go on: "), name)? {
             return Err(Failure::new(Exit::NotAllowed, "nothing was removed"));
         }
-        self.change(Method::DELETE, &removal.path, None::<&()>, &removal.done)
-            .await
+        let path = format!("{}/{}", T::PATH, escape(name));
+        let done = format!("{} {name} removed", T::KIND);
+        self.change(Method::DELETE, &path, None::<&()>, &done).await
     }
 
     async fn alias(&self, command: Alias) -> Result<(), Failure> {
@@ -425,7 +408,7 @@ impl Ask {
                 )
                 .await
             }
-            Alias::Remove { address, dry_run, yes } => self.remove_alias(&address, dry_run, yes).await,
+            Alias::Remove { address, dry_run, yes } => self.remove::<api::Alias>(&address, dry_run, yes).await,
             Alias::List => {
                 let aliases: Vec<api::Alias> = self.client.get("/v1/aliases").await?;
                 if self.json {

@@ -85,6 +85,7 @@ struct Cluster {
     nodes: BTreeMap<NodeId, Node>,
     referenced: Listed,
     voters: BTreeSet<NodeId>,
+    learners: BTreeSet<NodeId>,
     messages: u64,
 }
 
@@ -107,6 +108,7 @@ impl Cluster {
             nodes,
             referenced,
             voters,
+            learners: BTreeSet::new(),
             messages: 0,
         };
         for node in cluster.voters.clone() {
@@ -123,7 +125,7 @@ impl Cluster {
             Arc::new(NetRpc(node, Arc::clone(&self.net))),
             GROUP,
         );
-        there.repair.set_voters(&self.voters);
+        there.repair.set_members(&self.voters, &self.learners);
     }
 
     fn set_away(&self, node: u64, away: bool) {
@@ -352,6 +354,62 @@ async fn a_lost_copy_is_found_in_the_background_and_what_nobody_has_is_missing()
     cluster.release(ids[5]);
     cluster.mend(NodeId(1)).await;
     assert_eq!(cluster.report(1), RepairReport::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_and_goes_while_everything_is_counted_is_counted_once() {
+    let mut cluster = Cluster::new(3).await;
+    let mut ids = Vec::new();
+    for _ in 0..7 {
+        ids.push(cluster.deliver(&[1, 2]).await);
+    }
+    // Of the third nothing is known: of each blob one copy is in doubt.
+    cluster.set_away(3, true);
+    let referenced = cluster.referenced.clone();
+    for round in 0..2 {
+        // Each page shows what is heard of only after it.
+        loop {
+            ids.push(cluster.deliver(&[1, 2]).await);
+            let gone = ids.remove(round);
+            cluster.release(gone);
+            let repair = &mut cluster.nodes.get_mut(&NodeId(1)).unwrap().repair;
+            let compared = repair.compare(&referenced).await.unwrap();
+            cluster.hear(NodeId(1));
+            if compared == Compared::End {
+                break;
+            }
+        }
+        cluster.mend(NodeId(1)).await;
+        assert_eq!(cluster.report(1).under_replicated, cluster.naive().await.0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_a_learner_has_is_fetched_from_it() {
+    let mut cluster = Cluster::new(4).await;
+    cluster.voters.remove(&NodeId(4));
+    cluster.learners.insert(NodeId(4));
+    for node in (1..=4).map(NodeId) {
+        cluster.restart(node);
+    }
+    let id = cluster.deliver(&[1, 2, 3, 4]).await;
+    for node in 1..=3 {
+        cluster.nodes[&NodeId(node)].store.files().remove(id).unwrap();
+    }
+    cluster.round(NodeId(1)).await;
+    assert_eq!(cluster.report(1).missing, 0);
+    cluster.has_asked();
+    cluster.round(NodeId(2)).await;
+    let asked = cluster.has_asked();
+    let frames = |request: &&Request| matches!(request, Request::ReadFrame { .. });
+    assert_eq!(
+        asked.iter().filter(frames).count(),
+        1,
+        "voters are asked first, and one has it now"
+    );
+    assert_eq!(cluster.holders(id).await, 3);
+    // A learner's copy is no copy that counts.
+    assert_eq!(cluster.report(1).under_replicated, 1);
 }
 
 /// One thing that happens.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use core_types::BlobId;
-use core_types::limits::FRAME_BYTES_MAX;
+use core_types::limits::{BLOB_SILENT_FOR, FRAME_BYTES_MAX};
 use platform::{FaultyDisk, SeededEntropy};
 use tokio::time::Instant;
 use transport::{CallError, Service, ServiceId};
@@ -40,6 +40,7 @@ struct Net {
     services: Mutex<BTreeMap<NodeId, Arc<BlobService>>>,
     faults: Mutex<BTreeMap<NodeId, Fault>>,
     largest: Mutex<usize>,
+    asked: Mutex<Vec<NodeId>>,
 }
 
 struct NetRpc {
@@ -63,6 +64,7 @@ impl Rpc for NetRpc {
     ) -> Result<Bytes, CallError> {
         assert_eq!(service, ServiceId::BLOB);
         assert!(request.len() as u64 <= FRAME_BYTES_MAX);
+        lock(&self.net.asked).push(to);
         let fault = lock(&self.net.faults).get(&to).copied();
         let mut bytes = request.to_vec();
         match fault {
@@ -179,8 +181,8 @@ async fn a_voter_without_an_answer_is_skipped_after_a_second() {
         (Fault::Unreachable, 500, 0),
         (Fault::Silent, 500, 1000),
         (Fault::Unreachable, 3 * MIB, 0),
-        (Fault::Silent, 3 * MIB, 2000),
-        (Fault::StopsHalfway, 4 * MIB, 2000),
+        (Fault::Silent, 3 * MIB, 1000),
+        (Fault::StopsHalfway, 4 * MIB, 1000),
     ] {
         let cluster = Cluster::new(3).await;
         cluster.fault(3, fault);
@@ -192,6 +194,99 @@ async fn a_voter_without_an_answer_is_skipped_after_a_second() {
         );
         assert!(start.elapsed() <= Duration::from_millis(longest + 1));
     }
+}
+
+/// Puts one more message; how long that took, and whom the receipts name.
+async fn timed(cluster: &Cluster, replicator: &Replicator, raw: &[u8]) -> (Duration, BlobId, [Vec<u64>; 2]) {
+    let sealed = seal(cluster.store(1), raw).await.unwrap();
+    let start = Instant::now();
+    let receipts = replicator
+        .store(&sealed, GroupId(1), Incarnation(4), 77, &VOTERS)
+        .await
+        .unwrap();
+    let names = [&receipts.nodes, &receipts.skipped].map(|nodes| nodes.iter().map(|node| node.0).collect());
+    (start.elapsed(), sealed.id(), names)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voter_that_was_silent_is_not_waited_for_until_it_answers() {
+    for length in [500, 3 * MIB] {
+        let cluster = Cluster::new(3).await;
+        let replicator = cluster.replicator(1);
+        cluster.fault(3, Fault::Silent);
+        let (took, _, names) = timed(&cluster, &replicator, &message(length, 1)).await;
+        assert_eq!((took.as_secs(), names), (1, [vec![1, 2], vec![3]]));
+        let mut last = BlobId([0; 32]);
+        for seed in 2..16 {
+            let (took, id, names) = timed(&cluster, &replicator, &message(length, seed)).await;
+            assert!(took < Duration::from_millis(50), "{took:?}");
+            assert_eq!(names, [vec![1, 2], vec![3]]);
+            // It stays silent, for longer than it is remembered after one silence.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            last = id;
+        }
+        assert!(!cluster.store(3).has(last).await.unwrap());
+        lock(&cluster.net.faults).clear();
+        tokio::time::sleep(BLOB_PUT_TIMEOUT).await;
+        let (_, id, _) = timed(&cluster, &replicator, &message(length, 50)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(cluster.store(3).has(id).await.unwrap(), "it was tried");
+        let (_, _, names) = timed(&cluster, &replicator, &message(length, 51)).await;
+        assert_eq!(names, [vec![1, 2, 3], vec![]], "and waited for again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voter_that_was_silent_is_waited_for_where_the_others_are_too_few() {
+    let cluster = Cluster::new(3).await;
+    let replicator = cluster.replicator(1);
+    cluster.fault(2, Fault::Silent);
+    cluster.fault(3, Fault::Silent);
+    for seed in 1..4 {
+        let (took, _, names) = timed(&cluster, &replicator, &message(500, seed)).await;
+        assert_eq!((took.as_secs(), names), (1, [vec![1], vec![2, 3]]));
+    }
+    cluster.fault(2, Fault::Slow);
+    // Also by one that comes while another tries them.
+    let (first, second) = (message(500, 5), message(500, 6));
+    let puts = [
+        timed(&cluster, &replicator, &first),
+        timed(&cluster, &replicator, &second),
+    ];
+    for (took, _, names) in futures_util::future::join_all(puts).await {
+        assert_eq!((took.as_millis(), names), (500, [vec![1, 2], vec![3]]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silence_is_forgotten_after_a_while() {
+    let cluster = Cluster::new(3).await;
+    let replicator = cluster.replicator(1);
+    cluster.fault(3, Fault::Silent);
+    for seed in 1..4 {
+        let (took, ..) = timed(&cluster, &replicator, &message(500, seed)).await;
+        assert_eq!(took.as_secs(), 1);
+        tokio::time::sleep(BLOB_SILENT_FOR).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_voter_has_one_put_to_bear_at_a_time() {
+    let cluster = Cluster::new(3).await;
+    let replicator = cluster.replicator(1);
+    cluster.fault(3, Fault::Silent);
+    timed(&cluster, &replicator, &message(500, 1)).await;
+    let asked = || {
+        lock(&cluster.net.asked)
+            .iter()
+            .filter(|node| **node == NodeId(3))
+            .count()
+    };
+    let before = asked();
+    for seed in 2..100 {
+        timed(&cluster, &replicator, &message(500, seed)).await;
+    }
+    assert_eq!(asked() - before, 1);
 }
 
 #[tokio::test(start_paused = true)]

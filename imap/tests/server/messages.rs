@@ -1,5 +1,7 @@
 //! Adding, reading, changing, finding and removing messages.
 
+use core_types::limits::MESSAGES_PER_OP_MAX;
+
 use crate::client::{Client, Server};
 
 const MULTIPART: &[u8] = b"From: Ada <ada@example.test>\r\nTo: user1@example.test\r\nSubject: parts\r\n\
@@ -204,6 +206,35 @@ async fn copies_and_moves_say_their_uids() {
     // Into the mailbox itself.
     let answer = client.ok("COPY 1 Archive").await;
     assert!(answer.contains("* 4 EXISTS"), "{answer}");
+}
+
+#[tokio::test]
+async fn copies_and_moves_of_more_messages_than_an_op_may_name_are_refused_as_a_whole() {
+    let server = Server::new().await;
+    let mut client = with_messages(&server, 1).await;
+    let mut count = 1;
+    while count <= MESSAGES_PER_OP_MAX {
+        let more = count.min(MESSAGES_PER_OP_MAX + 1 - count);
+        client.ok(&format!("COPY 1:{more} INBOX")).await;
+        count += more;
+    }
+    for command in ["COPY", "MOVE"] {
+        client
+            .fails(&format!("{command} 1:{count} Archive"), "NO [LIMIT]")
+            .await;
+    }
+    assert!(client.ok("STATUS Archive (MESSAGES)").await.contains("(MESSAGES 0)"));
+    client.ok(&format!("COPY 2:{count} Archive")).await;
+    let status = client.ok("STATUS Archive (MESSAGES)").await;
+    assert!(
+        status.contains(&format!("(MESSAGES {MESSAGES_PER_OP_MAX})")),
+        "{status}"
+    );
+    // Those are cut into several ops.
+    let stored = client.ok("STORE 1:* +FLAGS.SILENT (\\Deleted)").await;
+    assert!(stored.starts_with("TAG OK"), "{stored}");
+    client.ok("CLOSE").await;
+    assert!(client.ok("STATUS INBOX (MESSAGES)").await.contains("(MESSAGES 0)"));
 }
 
 #[tokio::test]

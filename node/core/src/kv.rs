@@ -47,6 +47,11 @@ pub trait KvEngine: KvRead + 'static {
         self.checkpoint()
     }
 
+    /// What was found damaged while the engine was used. The node stops then: the engine is made anew at its next start.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
     /// About how many bytes the engine occupies on disk.
     ///
     /// # Errors

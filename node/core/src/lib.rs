@@ -14,6 +14,7 @@ pub mod interfaces;
 pub mod kv;
 pub mod limits;
 pub mod mailbox;
+pub mod mutants;
 pub mod testing;
 
 pub use address::{Address, Domain, LocalPart};

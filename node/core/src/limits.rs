@@ -74,9 +74,12 @@ pub const MAILBOXES_PER_ACCOUNT_MAX: usize = 10_000;
 pub const KEYWORD_BYTES_MAX: usize = 128;
 /// Different keywords in one mailbox. Reason: FLAGS and PERMANENTFLAGS list them all.
 pub const KEYWORDS_PER_MAILBOX_MAX: usize = 256;
-/// Messages named by one op. Reason: 16 octets each must fit [`ENTRY_BYTES_MAX`]. Larger COPY and MOVE are refused,
-/// larger STORE and EXPUNGE are cut into several ops.
-pub const MESSAGES_PER_OP_MAX: usize = 50_000;
+/// Messages named by one op. Reason: nothing else happens in a group while one of its ops is applied, and this many take some
+/// 2 s where three nodes share two cores (80 to 290 us each; MOVE and EXPUNGE cost the most). Larger COPY and MOVE, and
+/// RENAME of a larger INBOX, are refused: each is done as a whole or not at all. Larger STORE and EXPUNGE are cut into several ops.
+pub const MESSAGES_PER_OP_MAX: usize = 8000;
+// 16 octets each fit an entry.
+const _: () = assert!(MESSAGES_PER_OP_MAX as u64 * 16 < ENTRY_BYTES_MAX / 2);
 
 // The cluster.
 
@@ -121,10 +124,13 @@ pub const JOIN_TOKEN_ADDRESSES_MAX: usize = 16;
 pub const HANDSHAKES_RETRY: usize = 64;
 /// Handshakes under way at one node; further ones are dropped. Cost: some 20 KiB each.
 pub const HANDSHAKES_MAX: usize = 1024;
-/// Replicas of one group; a slot is given to each.
+/// Replicas of one group; a slot is given to each. A site takes so many nodes; a further one is refused.
 pub const SLOTS_MAX: u8 = 31;
 /// How long a voter may leave a put unanswered before it is skipped.
 pub const BLOB_PUT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long puts do not wait for a voter that left one unanswered, unless there are too few copies without it. Reason: a node
+/// that hangs would cost each message a second. Cost: what is stored meanwhile has a copy less until the voter fetches it.
+pub const BLOB_SILENT_FOR: Duration = Duration::from_secs(5);
 /// Copies of each blob that a group with three voters or more wants.
 pub const BLOB_COPIES: usize = 3;
 
@@ -320,6 +326,9 @@ pub const UNSETTLED_OPS_MAX: usize = 4096;
 
 /// How long a message waits in the queue before it is given up (RFC 5321 4.5.4.1 asks for four to five days at least).
 pub const QUEUE_EXPIRY: Duration = Duration::from_secs(5 * 24 * 3600);
+/// Attempts without which nothing is given up, however late it is. Reason: clocks may be wrong, and nodes away. The pauses
+/// between so many last for half a day.
+pub const QUEUE_EXPIRY_ATTEMPTS_MIN: u32 = 24;
 /// The first pause before a recipient that is one of ours is tried again; it doubles up to [`QUEUE_RETRY_MAX`].
 pub const QUEUE_FIRST_RETRY: Duration = Duration::from_secs(2);
 /// The longest pause between two attempts.

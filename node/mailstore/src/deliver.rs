@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use core_types::limits::{QUEUE_EXPIRY, QUEUE_FIRST_RETRY};
+use core_types::limits::{QUEUE_EXPIRY, QUEUE_FIRST_RETRY, SMTP_RECIPIENTS_MAX};
 use core_types::{AccountId, Address, EmailId, Flags, GroupId, MessageGuid, NodeId, QueueId, UnixMillis};
 use directory::Account;
 use raft::consensus::ProposeError;
@@ -49,7 +49,8 @@ pub struct EnvelopeFrom {
 pub enum Delivered {
     /// In the mailboxes of all its accounts.
     Placed(Vec<MessageGuid>),
-    /// In the queue of a group, which tries on: at least one of its accounts' groups cannot take it now.
+    /// In the queue of a group, which tries on: at least one of its accounts' groups cannot take it now. One with very many
+    /// accounts may be in several entries; this is one of them.
     Queued(QueueId),
 }
 
@@ -83,26 +84,33 @@ impl MailStore {
 
         let mut results: Vec<Option<Result<Delivered, StoreError>>> = Vec::with_capacity(recipients.len());
         let mut waiting = Vec::new();
-        for recipient in recipients {
-            results.push(self.settle(recipient, &placed, &guids, &mut waiting));
+        for (index, recipient) in recipients.iter().enumerate() {
+            let (result, to_queue) = settle(recipient, &placed, &guids);
+            results.push(result);
+            waiting.extend(to_queue.into_iter().map(|queued| (index, queued)));
         }
         let is_refused = |result: &Option<_>| matches!(result, Some(Err(StoreError::Refused(_))));
         if !enforce_quota && !results.iter().all(is_refused) {
-            for (recipient, result) in recipients.iter().zip(&mut results) {
+            for (index, (recipient, result)) in recipients.iter().zip(&mut results).enumerate() {
                 if is_refused(result) {
                     let accounts = recipient
                         .accounts
                         .iter()
                         .filter_map(|account| Some((account.id, guids.get(&account.id)?)));
-                    waiting.extend(accounts.map(|(account, (_, guid))| queued_recipient(recipient, account, *guid)));
+                    let queued = |(account, (_, guid)): (_, &(_, _))| queued_recipient(recipient, account, *guid);
+                    waiting.extend(accounts.map(|account| (index, queued(account))));
                     *result = None;
                 }
             }
         }
-        if !waiting.is_empty() {
-            let queued = self.enqueue(message, from, waiting, None).await;
-            for result in results.iter_mut().filter(|result| result.is_none()) {
-                *result = Some(queued.clone().map(Delivered::Queued));
+        for piece in waiting.chunks(SMTP_RECIPIENTS_MAX) {
+            let entry = piece.iter().map(|(_, recipient)| recipient.clone()).collect();
+            let queued = self.enqueue(message, from, entry, None).await.map(Delivered::Queued);
+            for (index, _) in piece {
+                // A recipient whose accounts are in two pieces has an error when one of them could not be queued.
+                if let Some(result @ (None | Some(Ok(_)))) = results.get_mut(*index) {
+                    *result = Some(queued.clone());
+                }
             }
         }
         results.into_iter().flatten().collect()
@@ -120,7 +128,12 @@ impl MailStore {
             groups.entry(*group).or_default().push(target(*account, *guid));
         }
         let date = message.received_at();
-        let deliveries = groups.into_iter().map(|(group, targets)| async move {
+        // What one op may have.
+        let pieces = groups.iter().flat_map(|(group, targets)| {
+            let pieces = targets.chunks(SMTP_RECIPIENTS_MAX);
+            pieces.map(|piece| (*group, piece.to_vec()))
+        });
+        let deliveries = pieces.map(|(group, targets)| async move {
             let accounts: Vec<AccountId> = targets.iter().map(|target| target.account).collect();
             let placed = self
                 .deliver_to_group(group, message, date, targets, enforce_quota, DELIVER_TIMEOUT)
@@ -136,48 +149,6 @@ impl MailStore {
         });
         let placed = futures_util::future::join_all(deliveries).await;
         placed.into_iter().flatten().collect()
-    }
-
-    /// The result of one recipient, or `None` when it has to be queued; what is to be queued goes to `waiting`.
-    fn settle(
-        &self,
-        recipient: &DeliverTo,
-        placed: &BTreeMap<AccountId, Result<Placed, StoreError>>,
-        guids: &BTreeMap<AccountId, (GroupId, MessageGuid)>,
-        waiting: &mut Vec<QueuedRecipient>,
-    ) -> Option<Result<Delivered, StoreError>> {
-        let mut done = Vec::new();
-        let mut refused = None;
-        let mut queued = false;
-        let mut to_queue = Vec::new();
-        for account in &recipient.accounts {
-            let Some((_, guid)) = guids.get(&account.id) else {
-                continue;
-            };
-            match placed.get(&account.id) {
-                Some(Ok(_)) => {
-                    done.push(*guid);
-                    continue;
-                }
-                // When others of the recipient's accounts wait in the queue, this one does too: the queue enforces none.
-                Some(Err(error @ StoreError::Refused(Refusal::OverQuota))) => refused = Some(error.clone()),
-                Some(Err(error @ StoreError::Refused(_))) => {
-                    refused = Some(error.clone());
-                    continue;
-                }
-                Some(Err(_)) | None => queued = true,
-            }
-            to_queue.push(queued_recipient(recipient, account.id, *guid));
-        }
-        if queued {
-            waiting.append(&mut to_queue);
-            return None;
-        }
-        match refused {
-            // Part of an alias's accounts took it: the sender must not be told that it failed and send it again.
-            Some(error) if done.is_empty() => Some(Err(error)),
-            _ => Some(Ok(Delivered::Placed(done))),
-        }
     }
 
     /// Stores the blob on the group's voters and has the group take the message for these targets.
@@ -315,6 +286,47 @@ impl MailStore {
             .await?;
         Ok(receipts)
     }
+}
+
+/// The result of one recipient, or `None` with what is to be queued for it.
+fn settle(
+    recipient: &DeliverTo,
+    placed: &BTreeMap<AccountId, Result<Placed, StoreError>>,
+    guids: &BTreeMap<AccountId, (GroupId, MessageGuid)>,
+) -> (Option<Result<Delivered, StoreError>>, Vec<QueuedRecipient>) {
+    let mut done = Vec::new();
+    let mut refused = None;
+    let mut queued = false;
+    let mut to_queue = Vec::new();
+    for account in &recipient.accounts {
+        let Some((_, guid)) = guids.get(&account.id) else {
+            continue;
+        };
+        match placed.get(&account.id) {
+            Some(Ok(_)) => {
+                done.push(*guid);
+                continue;
+            }
+            // When others of the recipient's accounts wait in the queue, this one does too: the queue enforces none.
+            Some(Err(error @ StoreError::Refused(Refusal::OverQuota))) => refused = Some(error.clone()),
+            Some(Err(error @ StoreError::Refused(Refusal::NoSuchAccount | Refusal::NoSuchMailbox))) => {
+                refused = Some(error.clone());
+                continue;
+            }
+            // Any other refusal is one of the op, and may pass: the group has too many ops in doubt, for one.
+            Some(Err(_)) | None => queued = true,
+        }
+        to_queue.push(queued_recipient(recipient, account.id, *guid));
+    }
+    if queued {
+        return (None, to_queue);
+    }
+    let result = match refused {
+        // Part of an alias's accounts took it: the sender must not be told that it failed and send it again.
+        Some(error) if done.is_empty() => Err(error),
+        _ => Ok(Delivered::Placed(done)),
+    };
+    (Some(result), Vec::new())
 }
 
 /// The accounts refused for a quota although another account of the same recipient has the message: the sender is told

@@ -1,5 +1,6 @@
 //! A message's bytes and structure, verified before a byte of them is handed out.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -18,7 +19,8 @@ pub struct MessageBytes {
     blob: BlobId,
     size: u64,
     fetcher: Fetcher,
-    voters: Vec<NodeId>,
+    /// Those that may have it.
+    nodes: Vec<NodeId>,
 }
 
 impl MessageBytes {
@@ -38,7 +40,7 @@ impl MessageBytes {
         match reader.read_range(range.clone()).next().await.transpose() {
             // The copy here was set aside: another node's is read on from the same place.
             Err(BlobError::Corrupt(_)) => {
-                let reader = self.fetcher.open_blob(self.blob, &self.voters).await?;
+                let reader = self.fetcher.open_blob(self.blob, &self.nodes).await?;
                 *self.reader() = reader.clone();
                 let piece = reader.read_range(range).next().await.transpose()?;
                 Ok(piece.unwrap_or_default())
@@ -77,29 +79,30 @@ impl MailStore {
     /// # Errors
     /// [`StoreError::BlobMissing`] when no node that can be reached has them.
     pub async fn open_blob(&self, blob: BlobId) -> Result<MessageBytes, StoreError> {
-        let voters = self.all_voters();
-        let reader = self.inner.fetcher.open_blob(blob, &voters).await?;
+        let nodes = self.blob_nodes();
+        let reader = self.inner.fetcher.open_blob(blob, &nodes).await?;
         Ok(MessageBytes {
             blob,
             size: reader.len(),
             reader: Mutex::new(reader),
             fetcher: self.inner.fetcher.clone(),
-            voters,
+            nodes,
         })
     }
 
-    fn all_voters(&self) -> Vec<NodeId> {
-        let mut voters: Vec<_> = self
-            .inner
-            .groups
-            .groups()
-            .into_iter()
-            .filter_map(|group| self.inner.groups.membership(group).ok())
-            .flat_map(|membership| membership.voters)
-            .collect();
-        voters.sort_unstable();
-        voters.dedup();
-        voters
+    /// The nodes that may have the blobs of this node's groups: first those that vote in one of them, then those that only
+    /// follow.
+    #[must_use]
+    pub fn blob_nodes(&self) -> Vec<NodeId> {
+        let (mut voters, mut learners) = (BTreeSet::new(), BTreeSet::new());
+        for group in self.inner.groups.groups() {
+            if let Ok(membership) = self.inner.groups.membership(group) {
+                voters.extend(membership.voters);
+                learners.extend(membership.learners);
+            }
+        }
+        let learners = learners.difference(&voters);
+        voters.iter().chain(learners).copied().collect()
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the mail store promises to the front ends, told on one node.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
-use core_types::{Flags, MailboxName, ModSeq, Uid};
+use core_types::limits::SMTP_RECIPIENTS_MAX;
+use core_types::{Flags, MailboxName, ModSeq, NodeId, Uid};
 use mailstore::testing::TestStore;
 use mailstore::{DeliverTo, Delivered, EnvelopeFrom, StoreError};
 use raft::consensus::Consensus;
@@ -65,6 +66,11 @@ async fn a_message_damaged_here_while_it_is_read_is_read_on_from_another_node() 
     let rest = bytes.read_all(first.len() as u64..u64::MAX).await.unwrap();
     assert!(rest == message[first.len()..], "the same octets from the same place on");
     assert!(!test.disk.paths().contains(&path), "the damaged file was set aside");
+
+    // Also from one that only follows.
+    test.groups.set_members(vec![NodeId(1)], vec![NodeId(2)]);
+    let bytes = mail.open(&row).await.unwrap();
+    assert!(bytes.read_all(0..u64::MAX).await.unwrap() == message);
 
     // The other node's copy damaged too: an error, and no wrong octet.
     let path = test
@@ -155,6 +161,101 @@ async fn a_recipient_refused_for_good_beside_others_is_queued_where_all_share_on
         matches!(&results[..], [Err(StoreError::Refused(_)), Ok(Delivered::Placed(_))]),
         "{results:?}"
     );
+}
+
+/// Accounts in one group, without a place in the directory.
+async fn crowd(test: &TestStore, group: core_types::GroupId, count: usize) -> Vec<directory::Account> {
+    let mut crowd = Vec::new();
+    for number in 0..count {
+        let account = directory::Account {
+            id: core_types::AccountId(test.store.entropy().bytes()),
+            address: core_types::Address::parse(&format!("{group}-{number}@example.test")).unwrap(),
+            group,
+        };
+        test.store.create_account_mail(&account, None).await.unwrap();
+        crowd.push(account);
+    }
+    crowd
+}
+
+async fn has_mail(test: &TestStore, account: &directory::Account) -> bool {
+    let mail = test.store.account(account);
+    let inbox = mail.select(&MailboxName::inbox()).await.unwrap().unwrap();
+    inbox.messages.len() == 1
+}
+
+#[tokio::test]
+async fn more_accounts_of_a_group_than_one_op_takes_all_get_the_message() {
+    let test = TestStore::new(0).await;
+    let (few, many) = (core_types::GroupId(1), core_types::GroupId(2));
+    let mut accounts = crowd(&test, few, 2).await;
+    accounts.extend(crowd(&test, many, SMTP_RECIPIENTS_MAX + 3).await);
+    let aliases: Vec<DeliverTo> = accounts
+        .chunks(700)
+        .map(|accounts| DeliverTo {
+            accounts: accounts.to_vec(),
+            ..to(&accounts[0])
+        })
+        .collect();
+    let message = test.ingest(MESSAGE).await;
+    let from = EnvelopeFrom::default();
+    let results = test.store.deliver(&message, &from, &aliases, false).await;
+    assert!(
+        results.iter().all(|result| matches!(result, Ok(Delivered::Placed(_)))),
+        "{results:?}"
+    );
+    for account in &accounts {
+        assert!(has_mail(&test, account).await, "{}", account.address);
+    }
+
+    // All of them have to wait: in two entries.
+    test.set_available(many, false);
+    let results = test.store.deliver(&message, &from, &aliases, false).await;
+    assert!(
+        results.iter().all(|result| matches!(result, Ok(Delivered::Queued(_)))),
+        "{results:?}"
+    );
+    let mut queued = Vec::new();
+    let read = &mut |engine: &dyn core_types::KvRead| {
+        queued.extend(state::mailbox::Reader::new(engine).queue(None, 10).unwrap());
+    };
+    test.groups.read(few, read).await.unwrap();
+    let waiting: usize = queued.iter().map(|entry| entry.recipients.len()).sum();
+    assert_eq!((queued.len(), waiting), (2, SMTP_RECIPIENTS_MAX + 3));
+}
+
+#[tokio::test]
+async fn part_of_an_alias_whose_group_refuses_for_a_moment_waits_in_the_queue() {
+    let test = TestStore::new(2).await;
+    let (full, other) = (&test.accounts[0], &test.accounts[1]);
+    assert_ne!(full.group, other.group);
+    // An op whose maker still waits, and after it as many as the group remembers.
+    let forgotten = || state::MailboxOp::QueueControl {
+        entry: core_types::QueueId([7; 16]),
+        action: state::command::QueueAction::Drop,
+    };
+    test.groups.hang(full.group);
+    let (store, group, op) = (test.store.clone(), full.group, forgotten());
+    let pending = tokio::spawn(async move { store.propose(group, op).await });
+    tokio::task::yield_now().await;
+    assert_eq!(test.groups.go_on(full.group).unwrap().len(), 1);
+    for _ in 1..core_types::limits::UNSETTLED_OPS_MAX {
+        test.store.propose(full.group, forgotten()).await.unwrap_err();
+    }
+    let alias = DeliverTo {
+        accounts: vec![full.clone(), other.clone()],
+        ..to(other)
+    };
+    let message = test.ingest(MESSAGE).await;
+    for is_lmtp in [false, true] {
+        let alias = std::slice::from_ref(&alias);
+        let results = test
+            .store
+            .deliver(&message, &EnvelopeFrom::default(), alias, is_lmtp)
+            .await;
+        assert!(matches!(&results[..], [Ok(Delivered::Queued(_))]), "{results:?}");
+    }
+    pending.abort();
 }
 
 #[tokio::test]

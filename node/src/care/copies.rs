@@ -76,7 +76,7 @@ impl Keeper {
         if status.closed.is_some() || !is_member {
             return PAUSE_MAX;
         }
-        self.repair.set_voters(&membership.voters);
+        self.repair.set_members(&membership.voters, &membership.learners);
         let look = self.parts.health.look();
         if look > self.look {
             self.look = look;
@@ -90,7 +90,7 @@ impl Keeper {
                 Err(error) => tracing::warn!(group = %self.group, %error, "blobs could not be repaired now"),
             }
             self.parts.health.repaired(self.group, self.repair.report());
-            if self.repair.is_whole_here() {
+            if self.repair.is_looked_at_here() {
                 self.parts.health.looked(self.group, self.look);
             }
         }

@@ -61,14 +61,12 @@ pub(super) async fn groups(parts: &Parts) -> Result<Vec<api::Group>, AdminError>
 pub(super) async fn departure(parts: &Parts, node: u64) -> Result<api::Departure, AdminError> {
     let known = known(parts).await?;
     let row = known.nodes.iter().find(|row| row.node.0 == node);
-    let row = row.ok_or_else(|| {
-        let text = if known.removed.contains(&NodeId(node)) {
-            format!("node {node} was removed")
-        } else {
-            format!("there is no node {node}")
-        };
-        AdminError::new(Kind::NoSuchObject, text)
-    })?;
+    let Some(row) = row else {
+        if known.removed.contains(&NodeId(node)) {
+            return Ok(departure::removed(NodeId(node)));
+        }
+        return Err(AdminError::new(Kind::NoSuchObject, format!("there is no node {node}")));
+    };
     let reports = report::of_all(parts, &departure::members(&known), false).await;
     Ok(departure::departure(&known, &reports, row))
 }
@@ -79,15 +77,15 @@ pub(super) async fn agreement(parts: &Parts) -> Result<api::Agreement, AdminErro
     let known = known(parts).await?;
     let members = departure::members(&known);
     let mut reports = report::of_all(parts, &members, true).await;
-    let rounds: BTreeMap<NodeId, u64> = reports
+    let looks: BTreeMap<NodeId, u64> = reports
         .iter()
-        .filter_map(|(node, report)| Some((*node, report.as_ref().ok()?.next_round)))
+        .filter_map(|(node, report)| Some((*node, report.as_ref().ok()?.wanted_look)))
         .collect();
     loop {
         let evidence = Evidence {
             known: &known,
             reports: &reports,
-            rounds: &rounds,
+            looks: &looks,
         };
         let mut agreement = agreement::judge(&evidence);
         let is_certain = agreement.groups.iter().any(|group| differs(group).is_some());

@@ -1,14 +1,22 @@
 //! The manifest of a group that changes says what the group's state says, before, while and after it is made smaller.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
 use core_types::{AccountId, BlobId, Disk, MailboxGuid, MessageGuid, Uid};
 use directory::Account;
 use mailstore::testing::TestStore;
-use platform::{DiskCall, FaultyDisk, InlinePool};
+use platform::{DiskCall, FaultyDisk, InlinePool, SystemClock, SystemEntropy, TokioPool};
+use raft::consensus::{Membership, ProposeError, ReadFn, Unavailable};
 use state::manifest::Replay;
+use state::{Command, MemoryEngine, Outcome};
 
 use super::*;
+use crate::commands::Newborn;
+use crate::config::{Config, Listen, Log, PasswordHash, PlainLogin, Role};
+use crate::machine::{Machine, Scale, SystemNetwork};
+use crate::start::Node;
 
 /// A group whose manifest is written.
 struct Written {
@@ -33,6 +41,7 @@ impl Written {
             effects: groups.effects(group).unwrap(),
             marked: None,
             has_gap: false,
+            has_missed: false,
             looked_bytes: 0,
         };
         let mut account = test.add_account("user1@example.test", None).await;
@@ -195,4 +204,196 @@ async fn a_disk_that_fills_up_while_the_manifest_is_made_smaller_costs_nothing()
     written.disk.crash_strictly();
     let manifest = open(&written.disk).await;
     assert_eq!(replayed(&manifest, written.account.id).await, written.messages().await);
+}
+
+/// Groups of which nothing can be read any more after some pages.
+struct Stuck {
+    groups: Arc<dyn Consensus>,
+    pages: AtomicUsize,
+}
+
+#[async_trait]
+impl Consensus for Stuck {
+    fn groups(&self) -> Vec<GroupId> {
+        self.groups.groups()
+    }
+
+    async fn propose(&self, group: GroupId, command: Command, timeout: Duration) -> Result<Outcome, ProposeError> {
+        self.groups.propose(group, command, timeout).await
+    }
+
+    async fn read_barrier(&self, group: GroupId, timeout: Duration) -> Result<(), Unavailable> {
+        self.groups.read_barrier(group, timeout).await
+    }
+
+    async fn read(&self, group: GroupId, read: &mut ReadFn<'_>) -> Result<(), Unavailable> {
+        if self.pages.fetch_sub(1, Ordering::Relaxed) == 0 {
+            std::future::pending::<()>().await;
+        }
+        self.groups.read(group, read).await
+    }
+
+    fn effects(&self, group: GroupId) -> Result<Receiver<Arc<[Effect]>>, Unavailable> {
+        self.groups.effects(group)
+    }
+
+    fn membership(&self, group: GroupId) -> Result<Membership, Unavailable> {
+        self.groups.membership(group)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_in_the_middle_of_a_resync_leaves_no_mark_behind_it() {
+    for is_compaction in [false, true] {
+        let mut written = Written::new().await;
+        written.deliver_and_expunge(120, 5).await;
+        written.manifest.sync().await.unwrap();
+        written.writer.has_gap = !is_compaction;
+        // A compaction reads everything once before it writes.
+        let stuck: Arc<dyn Consensus> = Arc::new(Stuck {
+            groups: Arc::clone(&written.groups),
+            pages: AtomicUsize::new(usize::from(is_compaction)),
+        });
+        let book = Book {
+            manifest: &written.manifest,
+            groups: &stuck,
+            health: &written.health,
+            applied: &|_| Some(7),
+        };
+        let writer = &mut written.writer;
+        let writing = async {
+            if is_compaction {
+                writer.compact(&book, 1).await.map(drop)
+            } else {
+                writer.close_gap(&book).await;
+                Ok(())
+            }
+        };
+        let stopped = timeout(Duration::from_secs(60), writing).await;
+        assert!(stopped.is_err(), "it is in the middle: {stopped:?}");
+        // What `finish` does.
+        written.with(|writer, book| writer.mark(book));
+        written.manifest.sync().await.unwrap();
+        let lines = written.manifest.last_lines(GroupId(1)).await.unwrap();
+        assert_eq!(lines.last(), Some(&ManifestLine::Good(manifest::resync())));
+        let marked = last_mark(&written.manifest, GroupId(1), Incarnation(1)).await;
+        assert_eq!(marked.unwrap(), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_whose_replica_is_gone_marks_nothing() {
+    let mut written = Written::new().await;
+    written.with(|writer, book| writer.mark(book));
+    assert_eq!(written.writer.marked, Some(7));
+    // Another replica of the group stands at 9; this writer heard nothing of what it applied.
+    written.writer.effects = tokio::sync::broadcast::channel(1).1;
+    let book = Book {
+        manifest: &written.manifest,
+        groups: &written.groups,
+        health: &written.health,
+        applied: &|_| Some(9),
+    };
+    written.writer.mark(&book);
+    assert_eq!(written.writer.marked, Some(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mark_behind_a_resync_that_did_not_end_is_not_believed() {
+    let (resync, end) = (manifest::resync(), manifest::resync_end());
+    let mark = |index| manifest::applied(Incarnation(1), index);
+    let older = manifest::applied(Incarnation(0), 99);
+    let cases = [
+        (vec![], None),
+        (vec![mark(5), mark(7)], Some(7)),
+        (vec![mark(5), older.clone()], Some(5)),
+        (vec![mark(5), resync.clone()], None),
+        (vec![mark(5), resync.clone(), mark(7)], None),
+        (vec![mark(5), resync.clone(), end.clone()], None),
+        (vec![resync.clone(), end.clone(), mark(7)], Some(7)),
+        (vec![resync.clone(), resync.clone(), end.clone(), mark(7)], Some(7)),
+        (
+            vec![resync.clone(), mark(5), resync.clone(), end.clone(), mark(7)],
+            Some(7),
+        ),
+        (vec![resync.clone(), end.clone(), mark(5), resync, mark(7)], None),
+        // The beginning stands in another file.
+        (vec![end, mark(7)], Some(7)),
+    ];
+    for (lines, expected) in cases {
+        let manifest = open(&FaultyDisk::new()).await;
+        for line in &lines {
+            manifest.append(GroupId(1), line).unwrap();
+        }
+        manifest.sync().await.unwrap();
+        let marked = last_mark(&manifest, GroupId(1), Incarnation(1)).await.unwrap();
+        assert_eq!(marked, expected, "{lines:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_stop_leaves_whole_manifests_that_the_next_start_goes_on_with() {
+    let disk = FaultyDisk::new();
+    let engine = Arc::new(MemoryEngine::default());
+    let mut lines_before = Vec::new();
+    for life in 0..2 {
+        let machine = Machine {
+            disk: Arc::new(disk.clone()),
+            pool: Arc::new(TokioPool::new(tokio::runtime::Handle::current())),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            engine: Arc::clone(&engine) as Arc<_>,
+            network: Arc::new(SystemNetwork),
+            scale: Scale::default(),
+        };
+        let config = alone();
+        if life == 0 {
+            let newborn = Newborn {
+                disk: &disk,
+                clock: Arc::new(SystemClock),
+                entropy: &SystemEntropy,
+                address: "127.0.0.1:1".to_owned(),
+            };
+            newborn.found_cluster("node-1", "site-1", 1).unwrap();
+        }
+        let node = Node::start_on(config, machine).await.unwrap();
+        let replicas = node.groups().list();
+        assert_eq!(replicas.len(), 2);
+        node.stop().await;
+        let manifest = open(&disk).await;
+        for replica in replicas {
+            let (group, applied) = (replica.group(), replica.status().applied);
+            assert!(applied.is_some());
+            let marked = last_mark(&manifest, group, replica.incarnation()).await.unwrap();
+            assert_eq!(marked, applied, "life {life}, group {group}");
+            let lines = manifest.last_lines(group).await.unwrap();
+            if life == 0 {
+                lines_before.push(lines);
+            } else {
+                let new = lines.strip_prefix(lines_before.remove(0).as_slice()).unwrap();
+                assert!(!new.contains(&ManifestLine::Good(manifest::resync())), "{new:?}");
+            }
+        }
+    }
+}
+
+/// A node without anybody to talk to.
+fn alone() -> Config {
+    Config {
+        data_dir: "/nowhere".into(),
+        hostname: "node-1.example.test".to_owned(),
+        roles: vec![Role::Store],
+        listen: Listen {
+            cluster: Some(([127, 0, 0, 1], 0).into()),
+            ..Listen::default()
+        },
+        tls: None,
+        plain_login: PlainLogin::default(),
+        log: Log::default(),
+        index_cache_mib: 1,
+        password: PasswordHash {
+            memory_kib: 8,
+            passes: 1,
+        },
+    }
 }

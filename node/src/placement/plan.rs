@@ -1,8 +1,9 @@
 //! Where replicas are to be: a pure function of what is known.
 //!
-//! Invariants: a group gets another plan only when it has come to the last one, unless what the last one wants cannot be had;
-//! one voter is exchanged at a time; the number of voters falls only where an administrator has forced it; nothing moves
-//! without need: to take the place of a node that is dead or leaves, or, one group at a time, to spread the voters evenly.
+//! Invariants: a group gets another plan only when it has come to the last one, unless what the last one wants cannot be had
+//! or a voter that was to stay has died; one voter is exchanged at a time; the number of voters falls only where an
+//! administrator has forced it; nothing moves without need: to take the place of a node that is dead or leaves, or, one group
+//! at a time, to spread the voters evenly.
 //!
 //! Not here: how a group gets there (`steps`); who is reached, and for how long not (`reach`).
 
@@ -21,7 +22,7 @@ pub(crate) struct Member {
     pub(crate) node: NodeId,
     pub(crate) site: SiteId,
     pub(crate) duty: NodeDuty,
-    /// It is reached now, directly or through another node.
+    /// It is reached, directly or through another node, and has been for some time if it was away for long.
     pub(crate) reachable: bool,
     /// It has not been reached for so long that no group waits for it to vote.
     pub(crate) lost: bool,
@@ -32,6 +33,11 @@ pub(crate) struct Member {
 impl Member {
     fn is_fit(&self) -> bool {
         self.duty == NodeDuty::Active && !self.dead
+    }
+
+    /// Whether nothing more is to be waited for from it: it is dead, or away and to leave.
+    fn is_given_up(&self) -> bool {
+        self.dead || (self.lost && !self.is_fit())
     }
 }
 
@@ -146,23 +152,47 @@ impl Picture {
         let is_as_planned = voters == group.voters.iter().copied().collect();
         if is_as_planned && self.is_settled(group) {
             self.exchange_one(group, &mut voters, load);
+        } else if is_as_planned {
+            self.put_back_one(&voting, &mut voters);
         }
         voters
     }
 
-    /// Takes one unfit voter out: the dead ones first.
+    /// While a group is under way, a voter that stays and died holds up everything: nobody leaves before it has verified its
+    /// blobs. One that was to leave stays in its place, and the dead one is what is exchanged.
+    fn put_back_one(&self, voting: &BTreeSet<NodeId>, voters: &mut BTreeSet<NodeId>) {
+        if !self.is_majority_reached(voting) {
+            return;
+        }
+        let is_given_up = |node: &&NodeId| self.member(**node).is_none_or(Member::is_given_up);
+        let dead = voting.intersection(voters).find(is_given_up).copied();
+        // Whoever is forced out waits for nobody.
+        let may_stay =
+            |member: &Member| !member.is_given_up() && !matches!(member.duty, NodeDuty::Leaving { forced: true, .. });
+        let back = voting
+            .difference(voters)
+            .find(|node| self.member(**node).is_some_and(may_stay))
+            .copied();
+        if let (Some(dead), Some(back)) = (dead, back) {
+            voters.remove(&dead);
+            voters.insert(back);
+        }
+    }
+
+    /// Without a majority nothing can be changed, and what was acknowledged may be with those that are away.
+    fn is_majority_reached(&self, voters: &BTreeSet<NodeId>) -> bool {
+        let is_reached = |node: &&NodeId| self.member(**node).is_some_and(|member| member.reachable);
+        voters.iter().filter(is_reached).count() * 2 > voters.len()
+    }
+
+    /// Takes one unfit voter out: the dead ones first, then those that are away.
     fn exchange_one(&self, group: &GroupRow, voters: &mut BTreeSet<NodeId>, load: &Load) {
-        let reached = voters
-            .iter()
-            .filter(|node| self.member(**node).is_some_and(|member| member.reachable))
-            .count();
-        if reached * 2 <= voters.len() {
-            // Without a majority nothing can be changed, and what was acknowledged may be with those that are away.
+        if !self.is_majority_reached(voters) {
             return;
         }
         let unfit = voters.iter().filter_map(|node| self.member(*node));
         let mut unfit: Vec<Member> = unfit.filter(|member| !member.is_fit()).copied().collect();
-        unfit.sort_by_key(|member| (!member.dead, member.node));
+        unfit.sort_by_key(|member| (!member.dead, !member.lost, member.node));
         for member in unfit {
             let (heir, forced) = match member.duty {
                 NodeDuty::Active => (None, false),

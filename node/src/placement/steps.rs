@@ -1,14 +1,17 @@
 //! One step of a group from where it is to where it is to be: a pure function of what its leader knows.
 //!
-//! Invariants: one voter leaves at a time; nobody votes before it has every entry and every blob; no voter leaves while
-//! another one has not verified, under the present membership, that it has all blobs: what the one that left before it
-//! held is then on those that stay. Who leaves the voters goes on following.
+//! Invariants: one voter leaves at a time, and none while there are fewer than three (or than are wanted) and another one
+//! could come; nobody votes before it has every entry and every blob; no voter leaves while another one has not verified,
+//! under the present membership, that it has all blobs: what the one that left before it held is then on those that stay.
+//! Who leaves the voters goes on following.
 //!
 //! Not here: where groups are to be (`plan`).
 
 use std::collections::BTreeSet;
 
 use core_types::NodeId;
+
+use super::plan::VOTERS;
 
 /// What the group's leader knows.
 #[derive(Clone, Debug, Default)]
@@ -65,10 +68,21 @@ fn wished(scene: &Scene) -> Step {
     if scene.wanted.is_empty() || (coming.is_empty() && leaving.is_empty()) {
         return Step::Rest;
     }
-    let ready: BTreeSet<NodeId> = coming.intersection(&scene.ready).copied().collect();
+    // An idle group's dead learner has everything, too.
+    let ready: BTreeSet<NodeId> = coming
+        .intersection(&scene.ready)
+        .copied()
+        .filter(|node| scene.reachable.contains(node))
+        .collect();
     let Some(out) = next_to_leave(scene, &leaving) else {
         return grow(scene, &coming, &ready);
     };
+    let few = scene.wanted.len().min(VOTERS);
+    if scene.voting.len() < few && !ready.is_empty() {
+        // A voter was taken out to be repaired: nobody leaves until there are enough again.
+        let new = ready.iter().copied().take(few - scene.voting.len());
+        return Step::Voters(scene.voting.iter().copied().chain(new).collect());
+    }
     let new = ready.first().copied();
     if new.is_none() && !coming.is_empty() {
         return wait_for(&coming, "caught up with all entries and blobs");
@@ -194,6 +208,27 @@ mod tests {
         unverified.verified = nodes(&[1]);
         unverified.forced = nodes(&[3]);
         assert_eq!(next(&unverified), to(&[1, 2, 4]));
+    }
+
+    #[test]
+    fn nobody_votes_who_is_not_reached() {
+        // An idle group's dead learner has everything, too.
+        let mut away = scene(2, &[1, 2, 3], &[2, 3, 4], &[4]);
+        away.reachable.remove(&NodeId(4));
+        assert!(waits(&next(&away)), "{:?}", next(&away));
+        let mut growing = scene(1, &[1], &[1, 2, 3], &[2, 3]);
+        growing.reachable.remove(&NodeId(3));
+        assert_eq!(next(&growing), to(&[1, 2]));
+    }
+
+    #[test]
+    fn fewer_than_three_first_grow() {
+        // A voter was taken out to be repaired while another one was to leave.
+        assert_eq!(next(&scene(2, &[1, 2], &[2, 3, 4], &[4])), to(&[1, 2, 4]));
+        assert_eq!(next(&scene(2, &[1, 2], &[2, 3, 4], &[3, 4])), to(&[1, 2, 3]));
+        assert_eq!(next(&scene(2, &[1, 2, 3], &[2, 3, 4], &[4])), to(&[2, 3, 4]));
+        assert_eq!(next(&scene(1, &[1], &[2, 3, 4], &[2, 3, 4])), to(&[1, 2, 3]));
+        assert!(waits(&next(&scene(2, &[1, 2], &[2, 3, 4], &[]))));
     }
 
     #[test]

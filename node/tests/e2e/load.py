@@ -5,6 +5,7 @@ at most once; a flag is as its last acknowledged change left it.
 """
 
 import contextlib
+import hashlib
 import imaplib
 import random
 import re
@@ -30,6 +31,10 @@ class Load:
         self.ended = threading.Event()
         self.acknowledged = {}  # id -> user
         self.in_doubt = {}  # id -> user
+        self.sent = {}  # id -> (octets, SHA-256) of the message
+        self.proven = {}  # node -> the ids whose bytes were compared there
+        self.sizes = lambda rng: rng.randrange(500, 8000)
+        self.delivery = {}  # node -> the service that takes its deliveries, where that is not SMTP
         self.appended = {}  # id -> (user, UIDVALIDITY, UID), as APPENDUID said
         self.flags = {}  # (node, UID) -> the sets of flags that the message may have
         self.successes = {}  # (node, kind) -> times of successes
@@ -107,7 +112,7 @@ class Load:
 
     def _open(self, node, kind):
         if kind == "deliver":
-            return self.site.smtp(node, timeout=30)
+            return self.site.smtp(node, self.delivery.get(node, "smtp"), timeout=30)
         if kind == "append":
             return self.site.imap(node, self.mail_users[0], timeout=30)
         return self.site.imap(node, self.flag_user[node], timeout=30, select="INBOX")
@@ -120,22 +125,25 @@ class Load:
 
     def _deliver(self, node, session, rng, ident):
         user = rng.choice(self.mail_users)
-        self._doubt(ident, user)
-        refused = session.sendmail("sender@outside.test", [self.site.user(user)], message(ident, rng.randrange(500, 8000)))
+        what = self._doubt(ident, user, rng)
+        refused = session.sendmail("sender@outside.test", [self.site.user(user)], what)
         assert not refused, refused
         self._acknowledge(ident, user)
 
     def _append(self, node, session, rng, ident):
         user = self.mail_users[0]
-        self._doubt(ident, user)
-        data = ok(session.append("INBOX", None, None, message(ident, rng.randrange(500, 8000))))
+        data = ok(session.append("INBOX", None, None, self._doubt(ident, user, rng)))
         self._acknowledge(ident, user)
         if found := re.search(rb"APPENDUID (\d+) (\d+)", data[0] or b""):
             self.appended[ident] = (user, int(found[1]), int(found[2]))
 
-    def _doubt(self, ident, user):
+    def _doubt(self, ident, user, rng):
+        """The message that is about to be sent."""
+        what = message(ident, self.sizes(rng))
         with self.lock:
             self.in_doubt[ident] = user
+            self.sent[ident] = (len(what), hashlib.sha256(what).digest())
+        return what
 
     def _acknowledge(self, ident, user):
         with self.lock:
@@ -215,6 +223,25 @@ class Load:
             problems += [f"user {user} has {ident}, which nobody sent" for ident in seen.keys() - known]
         return problems
 
+    def check_bytes(self, node, chunk=50):
+        """Reads the messages that were not read at this node yet, after `check`: they are what was sent."""
+        proven = self.proven.setdefault(node, set())
+        problems = []
+        for user, seen in self.seen.items():
+            idents = {uids[0]: ident for ident, uids in seen.items() if uids and ident not in proven}
+            uids = sorted(idents)
+            with self.site.imap(node, user, select="INBOX") as client:
+                for begin in range(0, len(uids), chunk):
+                    asked = uids[begin : begin + chunk]
+                    for uid, stored in fetch_bodies(client, asked):
+                        length, digest = self.sent[idents[uid]]
+                        if hashlib.sha256(stored[-length:]).digest() == digest:
+                            proven.add(idents[uid])
+                    lacking = [idents[uid] for uid in asked if idents[uid] not in proven]
+                    problems += [f"{ident} of user {user} is not what was sent" for ident in lacking]
+                client.logout()
+        assert not problems, f"{len(problems)} problems, seen at node {node}:\n  " + "\n  ".join(problems[:20])
+
     def _flag_problems(self, node):
         problems = []
         for of, user in self.flag_user.items():
@@ -237,6 +264,13 @@ class Load:
     def summary(self):
         rate = {kind: sum(len(times) for (_, of), times in self.successes.items() if of == kind) for kind in ("deliver", "append", "flags")}
         return f"{rate}, {len(self.in_doubt)} in doubt"
+
+
+def fetch_bodies(client, uids):
+    """(UID, message) of some messages of the selected mailbox."""
+    wanted = ",".join(str(uid) for uid in uids)
+    parts = ok(client.uid("FETCH", wanted, "(UID BODY.PEEK[])"))
+    return [(int(re.search(rb"UID (\d+)", part[0])[1]), part[1]) for part in parts if isinstance(part, tuple)]
 
 
 def fetch_ids(client, first=1):

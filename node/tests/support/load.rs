@@ -314,7 +314,7 @@ pub(crate) async fn repair(site: &Site) {
 pub(crate) async fn repair_group(running: &Running, group: GroupId, voters: &BTreeSet<NodeId>) -> RepairReport {
     let references = mailstore::references_of(running.store.groups())(group);
     let mut repair = Repair::new(running.blobs.clone(), Arc::clone(&running.rpc), group);
-    repair.set_voters(voters);
+    repair.set_members(voters, &BTreeSet::new());
     while repair.compare(references.as_ref()).await.unwrap() != Compared::End {}
     repair.mend(references.as_ref()).await.unwrap();
     repair.report()

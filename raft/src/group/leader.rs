@@ -139,27 +139,35 @@ impl Inner {
             }
             Change::Voters(voters) => {
                 let change = ChangeMembers::ReplaceAllVoters(voters);
-                self.change_members(change, false, deadline).await
+                self.change_members(change, false, None, deadline).await
             }
-            Change::VotersKeeping(voters) => {
+            Change::VotersKeeping { voters, after } => {
                 let change = ChangeMembers::ReplaceAllVoters(voters);
-                self.change_members(change, true, deadline).await
+                self.change_members(change, true, Some(after), deadline).await
             }
             Change::RemoveLearners(learners) => {
                 let change = ChangeMembers::RemoveNodes(learners);
-                self.change_members(change, false, deadline).await
+                self.change_members(change, false, None, deadline).await
             }
         }
     }
 
-    /// With `keeping`, who voted before and does not any more follows.
+    /// With `keeping`, who voted before and does not any more follows; with `after`, only while that membership is in force.
     async fn change_members(
         &self,
         change: ChangeMembers<u64, EmptyNode>,
         keeping: bool,
+        after: Option<u64>,
         deadline: Instant,
     ) -> Attempt<()> {
         let _gate = self.gate.write().await;
+        let index = self.membership().index;
+        if after.is_some_and(|after| after != index) {
+            return Attempt::Refused(GroupError::StaleMembership {
+                incarnation: self.replica.incarnation,
+                index,
+            });
+        }
         match timeout_at(deadline, self.raft.change_membership(change, keeping)).await {
             Ok(result) => self.changed(result, deadline).await,
             Err(_) => Attempt::Unknown,

@@ -6,14 +6,18 @@
 //! there is one tree.
 //!
 //! After a power loss sled opens mixtures of old and new pages without a word (some 7 of 100 in the tests), so an index that
-//! was not closed in order is verified as a whole when it is opened. The file `clean` beside sled's says that it was.
+//! was not closed in order is verified as a whole when it is opened. The file `clean` beside sled's says that it was, and which
+//! files it then had: so is one of which a file was cut or put back since.
 //!
 //! This is the only file of the product below `node` that takes a real path: sled cannot work on [`core_types::Disk`].
 //! Not used: `flush_async` and its threads, merge operators, subscribers, compression.
 
 use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use core_types::{Batch, KvEngine, KvError, KvRead};
@@ -27,6 +31,8 @@ pub struct SledEngine {
     data: fs::File,
     directory: PathBuf,
     is_closed: AtomicBool,
+    /// The first damage that was met.
+    damage: OnceLock<String>,
 }
 
 /// Where a damaged index was moved.
@@ -50,7 +56,7 @@ impl SledEngine {
 
     /// Opens, and tells whether the index was closed in order.
     fn open_told(directory: &Path, cache_bytes: u64) -> Result<(Self, bool), KvError> {
-        let was_closed = take_mark(directory).map_err(from_io)?;
+        let was_closed = is_marked(directory).map_err(from_io)?;
         // sled answers some damage with a panic; it has not touched anything of ours then.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             sled::Config::new()
@@ -64,6 +70,7 @@ impl SledEngine {
             Ok(result) => result.map_err(from_sled)?,
             Err(_) => return Err(KvError::Damaged("sled panicked while it opened the index".to_owned())),
         };
+        remove_mark(directory).map_err(from_io)?;
         let data = fs::OpenOptions::new()
             .write(true)
             .open(directory.join("db"))
@@ -73,6 +80,7 @@ impl SledEngine {
             data,
             directory: directory.to_owned(),
             is_closed: AtomicBool::new(false),
+            damage: OnceLock::new(),
         };
         Ok((engine, was_closed))
     }
@@ -130,35 +138,49 @@ impl SledEngine {
     }
 }
 
+impl SledEngine {
+    /// A call of sled. What it says of damage is remembered; some damage it answers with a panic.
+    fn guarded<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, KvError> {
+        let done = catch_unwind(AssertUnwindSafe(call))
+            .unwrap_or_else(|_| Err(sled::Error::ReportableBug("sled panicked".to_owned())))
+            .map_err(from_sled);
+        if let Err(KvError::Damaged(reason)) = &done {
+            let _ = self.damage.set(reason.clone());
+        }
+        done
+    }
+
+    fn visit_all(
+        &self,
+        mut entries: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), KvError> {
+        while let Some((key, value)) = self.guarded(|| entries.next().transpose())? {
+            if !visit(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl KvRead for SledEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
-        Ok(self.db.get(key).map_err(from_sled)?.map(|value| value.to_vec()))
+        Ok(self.guarded(|| self.db.get(key))?.map(|value| value.to_vec()))
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
         if from >= to {
             return Ok(()); // sled panics on an inverted range.
         }
-        for entry in self.db.range(from..to) {
-            let (key, value) = entry.map_err(from_sled)?;
-            if !visit(&key, &value) {
-                break;
-            }
-        }
-        Ok(())
+        self.visit_all(self.db.range(from..to), visit)
     }
 
     fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
         if from >= to {
             return Ok(());
         }
-        for entry in self.db.range(from..to).rev() {
-            let (key, value) = entry.map_err(from_sled)?;
-            if !visit(&key, &value) {
-                break;
-            }
-        }
-        Ok(())
+        self.visit_all(self.db.range(from..to).rev(), visit)
     }
 }
 
@@ -174,21 +196,26 @@ impl KvEngine for SledEngine {
                 None => writes.remove(key),
             }
         }
-        self.db.apply_batch(writes).map_err(from_sled)
+        self.guarded(|| self.db.apply_batch(writes))
     }
 
     fn checkpoint(&self) -> Result<(), KvError> {
-        self.db.flush().map_err(from_sled)?;
+        self.guarded(|| self.db.flush())?;
         self.data.sync_data().map_err(from_io)
     }
 
     fn close(&self) -> Result<(), KvError> {
         self.is_closed.store(true, Ordering::Release);
         self.checkpoint()?;
-        fs::File::create(self.directory.join(MARK))
-            .and_then(|mark| mark.sync_all())
-            .and_then(|()| sync_directory(&self.directory))
-            .map_err(from_io)
+        match self.damage.get() {
+            None => write_mark(&self.directory).map_err(from_io),
+            // Without the mark it is verified when it is opened again.
+            Some(reason) => Err(KvError::Damaged(reason.clone())),
+        }
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.damage.get().cloned()
     }
 
     fn size_bytes(&self) -> Result<u64, KvError> {
@@ -214,16 +241,62 @@ pub(crate) fn reopen(directory: &Path, cache_bytes: u64) -> SledEngine {
 /// The name of the file that says that the index was closed in order.
 const MARK: &str = "clean";
 
-/// Whether the index was closed in order. It is not any more, durably, before anything is written.
-fn take_mark(directory: &Path) -> std::io::Result<bool> {
-    match fs::remove_file(directory.join(MARK)) {
-        Ok(()) => sync_directory(directory).map(|()| true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+/// Whether the index was closed in order, and its files are those that it then had.
+fn is_marked(directory: &Path) -> io::Result<bool> {
+    match fs::read(directory.join(MARK)) {
+        Ok(told) => Ok(told == list_files(directory)?.as_bytes()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-fn sync_directory(directory: &Path) -> std::io::Result<()> {
+/// The index is not closed in order any more, durably, before anything is written. (What sled itself writes while it opens
+/// makes the mark one of other files.)
+fn remove_mark(directory: &Path) -> io::Result<()> {
+    match fs::remove_file(directory.join(MARK)) {
+        Ok(()) => sync_directory(directory),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_mark(directory: &Path) -> io::Result<()> {
+    let found = list_files(directory)?;
+    let mut mark = fs::File::create(directory.join(MARK))?;
+    mark.write_all(found.as_bytes())?;
+    mark.sync_all()?;
+    sync_directory(directory)
+}
+
+/// The files of an index, each with its length and when it was changed last.
+fn list_files(directory: &Path) -> io::Result<String> {
+    let mut files = Vec::new();
+    for place in [directory.to_owned(), directory.join("blobs")] {
+        let entries = match fs::read_dir(&place) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let entry = entry?;
+            let about = entry.metadata()?;
+            if about.is_file() && entry.file_name() != MARK {
+                let (seconds, nanoseconds) = (about.mtime(), about.mtime_nsec());
+                let name = entry
+                    .path()
+                    .strip_prefix(directory)
+                    .unwrap_or(&place)
+                    .display()
+                    .to_string();
+                files.push(format!("{name} {} {seconds}.{nanoseconds:09}\n", about.len()));
+            }
+        }
+    }
+    files.sort();
+    Ok(files.concat())
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
     fs::File::open(directory)?.sync_all()
 }
 
@@ -237,11 +310,11 @@ fn from_sled(error: sled::Error) -> KvError {
     }
 }
 
-fn from_io(error: std::io::Error) -> KvError {
+fn from_io(error: io::Error) -> KvError {
     match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => KvError::Full,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => KvError::Full,
         // Both come from what is stored, not from the system: sled reads a length or a record that cannot be.
-        std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => KvError::Damaged(error.to_string()),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => KvError::Damaged(error.to_string()),
         _ => KvError::Io(error.to_string()),
     }
 }
@@ -299,14 +372,10 @@ mod tests {
     }
 
     /// Opens an index that this process had open, see [`reopen`].
-    fn open_again(path: &Path, was_closed: bool) -> (SledEngine, Option<SetAside>) {
+    fn open_again(path: &Path) -> (SledEngine, Option<SetAside>) {
         for _ in 0..500 {
-            assert_eq!(path.join(MARK).exists(), was_closed);
             match SledEngine::open_or_set_aside(path, CACHE) {
                 Err(error) if error.to_string().contains("lock") => {
-                    if was_closed {
-                        fs::write(path.join(MARK), []).unwrap();
-                    }
                     std::thread::sleep(std::time::Duration::from_millis(10));
                 }
                 opened => return opened.unwrap(),
@@ -323,11 +392,84 @@ mod tests {
         engine.close().unwrap();
         assert!(engine.write(&batch(&[("b", "1")], &[])).is_err());
         drop(engine);
-        let (engine, aside) = open_again(&path, true);
+        let (engine, aside) = open_again(&path);
         assert_eq!(aside, None);
         drop(engine);
         // Now it was not.
-        let (_, aside) = open_again(&path, false);
+        let (_, aside) = open_again(&path);
+        assert!(aside.unwrap().reason.contains("a key that cannot be"));
+    }
+
+    #[test]
+    fn damage_that_is_met_while_the_index_is_used_is_remembered_and_verified_at_the_next_opening() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("index");
+        let engine = SledEngine::open(&path, CACHE).unwrap();
+        for round in 0..3000_u32 {
+            let value = format!("{round} ").repeat(200);
+            engine.write(&batch(&[(&format!("key {round}"), &value)], &[])).unwrap();
+        }
+        engine.close().unwrap();
+        assert_eq!(engine.damage(), None);
+        drop(engine);
+        reopen(&path, 1 << 18).close().unwrap();
+        // A disk that rots says nothing: neither the length nor the time changes.
+        let file = path.join("db");
+        let written = fs::metadata(&file).unwrap().modified().unwrap();
+        let mut bytes = fs::read(&file).unwrap();
+        let used = bytes.len() / 2;
+        for place in (5000..used).step_by(1009) {
+            bytes[place] ^= 0x10;
+        }
+        fs::write(&file, bytes).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(&file)
+            .unwrap()
+            .set_modified(written)
+            .unwrap();
+        let engine = match SledEngine::open_told(&path, 1 << 18) {
+            Ok((engine, was_closed)) => {
+                assert!(was_closed);
+                engine
+            }
+            // sled saw it at once.
+            Err(KvError::Damaged(_)) => return,
+            Err(error) => panic!("{error}"),
+        };
+        let seen = engine.scan(b"a", b"z", &mut |_, _| true);
+        assert!(matches!(seen, Err(KvError::Damaged(_))), "{seen:?}");
+        assert!(engine.damage().is_some());
+        assert!(matches!(engine.close(), Err(KvError::Damaged(_))));
+        drop(engine);
+        let (_, aside) = open_again(&path);
+        assert!(aside.is_some());
+    }
+
+    #[test]
+    fn an_index_whose_file_was_put_back_since_it_was_closed_is_verified() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("index");
+        let engine = with_a_row_that_cannot_be(&path);
+        engine.checkpoint().unwrap();
+        let older = fs::read(path.join("conf")).unwrap();
+        engine.close().unwrap();
+        drop(engine);
+        // The same octets, as a copy has them.
+        fs::write(path.join("conf"), older).unwrap();
+        let (_, aside) = open_again(&path);
+        assert!(aside.unwrap().reason.contains("a key that cannot be"));
+    }
+
+    #[test]
+    fn an_index_that_has_other_files_than_when_it_was_closed_is_verified() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("index");
+        let engine = with_a_row_that_cannot_be(&path);
+        engine.close().unwrap();
+        drop(engine);
+        fs::write(path.join("conf.copy"), []).unwrap();
+        let (_, aside) = open_again(&path);
         assert!(aside.unwrap().reason.contains("a key that cannot be"));
     }
 

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use core_types::mutants::{self, Mutant};
 use core_types::{Disk, DiskErrorKind, OpenMode};
 
 use super::index::Index;
@@ -129,7 +130,7 @@ impl Scan {
             let (resume, durable) = markers_behind(&bytes, context, offset, self.last_seq);
             // Everything in a segment that has a successor was durable.
             let durable = known_end.unwrap_or(if last { durable } else { capacity });
-            if offset < durable {
+            if offset < durable && !mutants::is_planted(Mutant::DamageAsTornTail) {
                 self.damage(Damage {
                     segment: one.segment.path.clone(),
                     offset: bad.offset,

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use core_types::mutants::{self, Mutant};
 use core_types::{Disk, DiskErrorKind, Entropy, OpenMode, limits};
 
 use super::record::{Context, Marker, SEGMENT_HEADER_BYTES, Salt, SegmentHeader, Stored, marker_length};
@@ -141,8 +142,11 @@ impl Writer {
                 seq: self.seq,
             });
         }
+        if sync && mutants::is_planted(Mutant::AckBeforeSync) {
+            segment.file.sync_data().map_err(LogError::SyncFailed)?;
+        }
         segment.file.write_at(self.end, &bytes).map_err(LogError::of_write)?;
-        if sync {
+        if sync && !mutants::is_planted(Mutant::AckBeforeSync) {
             segment.file.sync_data().map_err(LogError::SyncFailed)?;
         }
         self.end += bytes.len() as u64;
@@ -198,7 +202,9 @@ impl Writer {
             return Err(error);
         }
         disk.rename(&temporary, &path).map_err(LogError::of_write)?;
-        disk.sync_dir(directory).map_err(LogError::SyncFailed)?;
+        if !mutants::is_planted(Mutant::DirectoryNotSynced) {
+            disk.sync_dir(directory).map_err(LogError::SyncFailed)?;
+        }
         // Once more, so that the file knows its name in errors.
         let file = disk.open(&path, OpenMode::Write).map_err(LogError::SyncFailed)?;
         let segment = Segment { path, file };

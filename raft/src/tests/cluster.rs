@@ -256,7 +256,14 @@ async fn a_former_voter_follows_until_it_is_removed() {
     cluster.set(1, "a", "1").await.unwrap();
     cluster.group(1).add_learner(NodeId(4)).await.unwrap();
     let voters: BTreeSet<NodeId> = [2, 3, 4].map(NodeId).into();
-    cluster.group(1).change_voters_keeping(&voters).await.unwrap();
+    let before = cluster.group(1).membership().index;
+    cluster.group(1).change_voters_keeping(&voters, before).await.unwrap();
+    // What was worked out before that change is not carried out after it, whoever leads.
+    let late: BTreeSet<NodeId> = [1, 3, 4].map(NodeId).into();
+    for node in [1, 2] {
+        let late = cluster.group(node).change_voters_keeping(&late, before).await;
+        assert!(matches!(late, Err(GroupError::StaleMembership { .. })), "{late:?}");
+    }
     cluster.set(4, "b", "2").await.unwrap();
     cluster.settle().await;
     let leader = cluster.leader().await;

@@ -3,6 +3,8 @@
 use core_types::{Batch, DiskErrorKind, KvError, KvRead};
 use platform::{CallClass, Effect, FaultRule};
 
+use state::MemoryEngine;
+
 use super::*;
 use crate::consensus::{Consensus, ProposeError};
 
@@ -70,6 +72,7 @@ async fn a_replica_that_closed_on_a_full_disk_is_open_again_when_there_is_room()
 struct Checkpoints {
     rows: MemoryEngine,
     answer: Mutex<Option<KvError>>,
+    damage: Mutex<Option<String>>,
 }
 
 impl KvRead for Checkpoints {
@@ -95,15 +98,17 @@ impl KvEngine for Checkpoints {
         self.answer.lock().unwrap().clone().map_or(Ok(()), Err)
     }
 
+    fn damage(&self) -> Option<String> {
+        self.damage.lock().unwrap().clone()
+    }
+
     fn size_bytes(&self) -> Result<u64, KvError> {
         self.rows.size_bytes()
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_checkpoint_without_room_is_tried_again_and_any_other_failure_stops_the_node() {
-    let disk: Arc<FaultyDisk> = Arc::new(FaultyDisk::new());
-    let engine = Arc::new(Checkpoints::default());
+/// A node with one group, none of whose timers has run yet.
+fn groups_on(disk: &Arc<FaultyDisk>, engine: &Arc<Checkpoints>) -> Groups {
     let config = LogConfig {
         segment_bytes: 1 << 20,
         ..LogConfig::new(NodeId(1))
@@ -120,7 +125,29 @@ async fn a_checkpoint_without_room_is_tried_again_and_any_other_failure_stops_th
         rpc,
         log,
     };
-    let groups = Groups::open(Config::new(NodeId(1)), dependencies);
+    Groups::open(Config::new(NodeId(1)), dependencies)
+}
+
+#[tokio::test(start_paused = true)]
+async fn damage_that_is_met_in_the_index_stops_the_node() {
+    let (disk, engine) = (Arc::new(FaultyDisk::new()), Arc::new(Checkpoints::default()));
+    let groups = groups_on(&disk, &engine);
+    let group = groups.open_group(GROUP, LIFE, MachineKind::Directory).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(group.status().closed, None);
+    *engine.damage.lock().unwrap() = Some("a page is rotten".to_owned());
+    let reason = timeout(PATIENCE, groups.failed()).await.unwrap();
+    assert_eq!(
+        reason,
+        "the index is damaged (a page is rotten); it is made anew at the next start"
+    );
+    assert_eq!(group.status().closed.as_deref(), Some(reason.as_str()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_without_room_is_tried_again_and_any_other_failure_stops_the_node() {
+    let (disk, engine) = (Arc::new(FaultyDisk::new()), Arc::new(Checkpoints::default()));
+    let groups = groups_on(&disk, &engine);
     let group = groups.open_group(GROUP, LIFE, MachineKind::Directory).await.unwrap();
     disk.set_capacity(Some(8 << 20));
     *engine.answer.lock().unwrap() = Some(KvError::Full);

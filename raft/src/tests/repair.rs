@@ -523,3 +523,80 @@ async fn a_log_that_begins_behind_everything_the_replica_has_is_repaired() {
     cluster.settle().await;
     assert_eq!(cluster.shown(node, "n49").await.as_deref(), Some("x"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_begins_anew_shows_nothing_older_than_the_one_before_it() {
+    let mut cluster = Cluster::start(3, 3).await;
+    cluster.set(1, "a", "1").await.unwrap();
+    cluster.settle().await;
+    let (damaged, other) = followers(&cluster).await;
+    cluster.group(damaged).inner.replica.close_for_repair("for a test");
+    let mut effects = cluster.group(damaged).effects();
+    let groups = cluster.running[&damaged].clone();
+    repair(&groups, &ailing("for a test"), &others(damaged, 3)).await;
+    let read = || async {
+        let mut was_called = false;
+        let answer = cluster.group(damaged).read(&mut |_| was_called = true).await;
+        (answer, was_called)
+    };
+    let (answer, was_called) = read().await;
+    assert!(matches!(answer, Err(GroupError::Closed(_))), "{answer:?}");
+    assert!(!was_called);
+    add_again(&cluster, other, damaged).await;
+    let (answer, was_called) = read().await;
+    assert_eq!((answer, was_called), (Ok(()), true));
+    assert_eq!(cluster.shown(damaged, "a").await.as_deref(), Some("1"));
+    // Who looked in vain is told when it can be read.
+    cluster
+        .until("the replica takes part", |cluster| {
+            cluster.group(damaged).inner.replica.behind().is_none()
+        })
+        .await;
+    let mut replaced = 0;
+    while let Ok(event) = effects.try_recv() {
+        replaced += usize::from(event.contains(&state::Effect::Replaced));
+    }
+    assert_eq!(replaced, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_watches_a_replica_hears_on_after_attempts_that_failed() {
+    let mut cluster = Cluster::start(3, 3).await;
+    cluster.set(1, "a", "1").await.unwrap();
+    cluster.settle().await;
+    let (damaged, other) = followers(&cluster).await;
+    cluster.group(damaged).inner.replica.close_for_repair("for a test");
+    let mut effects = cluster.group(damaged).effects();
+    let groups = cluster.running[&damaged].clone();
+    for _ in 0..3 {
+        let failed = groups.repair_group(&ailing("for a test"), &[]).await;
+        assert!(matches!(failed, Err(RepairError::NotTakenOut { .. })), "{failed:?}");
+    }
+    repair(&groups, &ailing("for a test"), &others(damaged, 3)).await;
+    add_again(&cluster, other, damaged).await;
+    assert!(effects.try_recv().unwrap().contains(&state::Effect::Replaced));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_of_the_replica_before_it_do_not_come_back_with_the_power() {
+    for seed in 0..12 {
+        let mut cluster = Cluster::start(3, 3).await;
+        let kept: Arc<KeptEngine> = Arc::default();
+        let (damaged, _) = followers(&cluster).await;
+        cluster.stop(damaged).await;
+        cluster.machines.get_mut(&damaged).unwrap().left = Some(kept.clone());
+        cluster.boot(damaged).await;
+        for round in 0..10 {
+            cluster.set(1, &format!("n{round}"), "x").await.unwrap();
+        }
+        cluster.settle().await;
+        cluster.group(damaged).inner.replica.close_for_repair("for a test");
+        let groups = cluster.running[&damaged].clone();
+        repair(&groups, &ailing("for a test"), &others(damaged, 3)).await;
+        cluster.crash(damaged).await;
+        let left = kept.after_power_loss(&SeededEntropy::new(seed)).unwrap();
+        cluster.machines.get_mut(&damaged).unwrap().left = Some(left);
+        cluster.boot(damaged).await;
+        assert_eq!(cluster.group(damaged).inner.replica.applied(), None, "seed {seed}");
+    }
+}

@@ -1,5 +1,6 @@
 //! What can be asked of a group: commands, as they stand in the log.
 
+use core_types::limits::BLOB_COPIES;
 use core_types::{
     AccountId, Address, BlobId, Domain, EmailId, Flags, GroupId, Incarnation, MailboxGuid, MailboxName, MessageGuid,
     ModSeq, NodeId, OpId, QueueId, SiteId, UnixMillis,
@@ -296,8 +297,18 @@ pub struct Receipts {
     pub membership_index: u64,
     /// The voters that made it durable.
     pub nodes: Vec<NodeId>,
-    /// The voters that refused or did not answer within [`core_types::limits::BLOB_PUT_TIMEOUT`].
+    /// The voters that refused or did not answer within [`core_types::limits::BLOB_PUT_TIMEOUT`], this put or one shortly before
+    /// it.
     pub skipped: Vec<NodeId>,
+}
+
+impl Receipts {
+    /// Of a group with so many voters this many have to hold a blob, whatever the others do: with a majority never fewer than
+    /// two.
+    #[must_use]
+    pub const fn copies_least(voters: usize) -> usize {
+        if voters >= BLOB_COPIES { 2 } else { 1 }
+    }
 }
 
 /// What can be asked of the directory group.

@@ -2,17 +2,20 @@
 //!
 //! Not here: torn batches. An engine applies a batch as a whole or not at all; what sled makes of torn pages is tested with sled.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use core_types::{Batch, Entropy, KvEngine, KvError, KvRead};
 
 use crate::MemoryEngine;
 
-/// An index in memory that remembers its batches, so that a crash can leave any earlier state of it.
+/// An index in memory that remembers its batches, so that a crash can leave any state of it since its last checkpoint.
 #[derive(Default)]
 pub struct KeptEngine {
     rows: MemoryEngine,
     written: Mutex<Vec<Batch>>,
+    /// How many batches were written when the last checkpoint began.
+    durable: AtomicUsize,
 }
 
 impl KeptEngine {
@@ -36,19 +39,22 @@ impl KeptEngine {
         for batch in written.iter().take(batches) {
             left.write(batch)?;
         }
+        left.checkpoint()?;
         Ok(Arc::new(left))
     }
 
-    /// What is left of it after a power loss: all, nothing, or what it was after some batch.
+    /// What is left of it after a power loss: all, what it was after some batch since the last checkpoint, or nothing, as
+    /// when it is found to be damaged.
     ///
     /// # Errors
     /// [`KvError`]
     pub fn after_power_loss(&self, entropy: &dyn Entropy) -> Result<Arc<Self>, KvError> {
-        let written = self.written();
+        let (written, durable) = (self.written(), self.durable.load(Ordering::Relaxed));
+        let since = written.saturating_sub(durable) as u64;
         self.after(match entropy.below(4) {
             0 => 0,
             1 => written,
-            _ => usize::try_from(entropy.below(written as u64 + 1)).unwrap_or(0),
+            _ => durable.saturating_add(usize::try_from(entropy.below(since + 1)).unwrap_or(0)),
         })
     }
 }
@@ -76,6 +82,7 @@ impl KvEngine for KeptEngine {
     }
 
     fn checkpoint(&self) -> Result<(), KvError> {
+        self.durable.store(self.written(), Ordering::Relaxed);
         Ok(())
     }
 

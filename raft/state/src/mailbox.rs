@@ -325,3 +325,20 @@ impl<'a> Reader<'a> {
         store::load(self.view, &key)?.ok_or_else(|| store::corrupt(&key, "a name of a mailbox that is not there"))
     }
 }
+
+/// What makes UIDNEXT of each mailbox what its messages say: [`core_types::mutants::Mutant::ReuseUid`].
+///
+/// # Errors
+/// [`ReadError`]
+#[cfg(feature = "mutants")]
+pub fn forget_uid_next(view: &dyn KvRead) -> Result<core_types::Batch, ReadError> {
+    let mut batch = core_types::Batch::default();
+    for mailbox in store::list::<MailboxRow>(view, &Space::Mailbox.range(&[]), usize::MAX)? {
+        let messages: Vec<MessageRow> = store::list(view, &Space::Message.range(&[&mailbox.guid.0]), usize::MAX)?;
+        let uid_next = Uid(messages.last().map_or(1, |last| last.uid.0 + 1));
+        let key = keys::mailbox(mailbox.guid);
+        let row = store::encode(&MailboxRow { uid_next, ..mailbox });
+        batch.put(key, row.map_err(|error| ReadError::Corrupt(error.to_string()))?);
+    }
+    Ok(batch)
+}

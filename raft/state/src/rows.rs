@@ -137,17 +137,17 @@ pub struct QueueEntry {
     pub smtputf8: bool,
     /// Its recipients, at least one.
     pub recipients: Vec<QueuedRecipient>,
-    /// When it came.
+    /// When it came, by the clock of the node that took it.
     pub created: UnixMillis,
-    /// When it is given up.
+    /// When it is given up, by the group's time.
     pub expires: UnixMillis,
-    /// When to try next.
+    /// When to try next, by the group's time.
     pub next_attempt: UnixMillis,
     /// How often it was tried.
     pub attempts: u32,
     /// Waits for an administrator, or for a part of the system that is not there yet; the reason.
     pub held: Option<String>,
-    /// The attempt under way: who, and until when nobody else may try.
+    /// The attempt under way: who, and until when, by the group's time, nobody else may try.
     pub attempt: Option<(NodeId, UnixMillis)>,
     /// The structure of the message, for a delivery into a mailbox here; see [`crate::command::NewMessage::structure`].
     #[serde(with = "serde_bytes")]

@@ -27,6 +27,29 @@ pub fn compose(token: Token, length: usize) -> Vec<u8> {
         rest.push_str(&line);
         rest.push_str("\r\n");
     }
+    with_token(token, &rest)
+}
+
+/// As [`compose`], of lines that do not compress: for messages that are to stay as large as they are.
+#[must_use]
+pub fn compose_dense(token: Token, length: usize) -> Vec<u8> {
+    let mut rng = Rng::named(token.0, "dense message");
+    let mut rest = format!("From: a@example.org\r\nTo: b@example.test\r\nSubject: message {token}\r\n\r\n");
+    while rest.len() < length {
+        rest.push_str(". ");
+        for _ in 0..8 {
+            let mut word = rng.word();
+            for _ in 0..9 {
+                rest.push(char::from(b'!' + u8::try_from(word % 94).unwrap_or(0)));
+                word /= 94;
+            }
+        }
+        rest.push_str("\r\n");
+    }
+    with_token(token, &rest)
+}
+
+fn with_token(token: Token, rest: &str) -> Vec<u8> {
     format!(
         "{FIRST}{} {}\r\n{rest}",
         token.0,
@@ -104,6 +127,9 @@ mod tests {
                 assert_eq!(read(&wrong).token, None, "{place}");
             }
             assert_eq!(read(&message[..message.len() - 2]).token, None);
+            let dense = compose_dense(token, 3000);
+            assert!((3000..3300).contains(&dense.len()));
+            assert_eq!((read(&dense).token, read(&dense).added), (Some(token), 0));
         }
         assert_eq!(read(b"Subject: x\r\n\r\n").token, None);
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::time::Time;
 
-pub use fault::{Change, DiskOp, During, Fault, FaultKind, Link, Links, Stored};
+pub use fault::{Change, DiskOp, During, Fault, FaultKind, Link, Links, Moment, Stored};
 pub use shrink::{Shrunk, shrink};
 pub use text::ParseError;
 

@@ -1,29 +1,47 @@
-//! IMAP4rev1 (RFC 3501), as far as the workload needs it; keeps the session's view and checks that the server obeys its rules.
+//! IMAP4rev1 (RFC 3501), as far as the workload needs it. What the server says of the selected mailbox goes to the oracle's
+//! view of the session, which judges it.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
+use oracle::history::FlagSet;
+use oracle::session::{CommandKind, SessionView};
+
 use super::stream::Stream;
 use super::{Answer, Failure};
+use crate::book::Book;
 use crate::host::port;
+
+/// The keywords that clients use; they are numbered from [`FlagSet::KEYWORD`] on.
+pub const KEYWORDS: [&str; 2] = ["$Important", "Later"];
+const SYSTEM: [&str; 5] = ["\\Seen", "\\Answered", "\\Flagged", "\\Deleted", "\\Draft"];
 
 /// A session.
 pub struct Imap {
     stream: Stream,
     tag: u32,
-    /// What the server has said of the selected mailbox.
-    pub view: View,
+    book: Book,
+    view: SessionView,
+    selected: Option<Selected>,
+    opening: Option<Opening>,
+    expunged: Vec<Option<u32>>,
+    news: u64,
 }
 
-/// A selected mailbox as this client knows it.
-#[derive(Clone, Debug, Default)]
-pub struct View {
-    /// Its messages, by sequence number; `None` where the UID is not known yet.
-    pub uids: Vec<Option<u32>>,
+/// What a SELECT told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Selected {
     /// UIDVALIDITY.
     pub uid_validity: u32,
-    /// UIDNEXT as last announced.
+    /// UIDNEXT.
     pub uid_next: u32,
+}
+
+/// A SELECT under way.
+#[derive(Default)]
+struct Opening {
+    exists: u32,
+    told: Selected,
 }
 
 /// One untagged response: its text with literals cut out, and the literals.
@@ -38,41 +56,117 @@ pub struct Response {
 /// A message as FETCH shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fetched {
+    /// Its sequence number then.
+    pub sequence: u32,
     /// UID.
     pub uid: u32,
-    /// Flags in order, without `\Recent`.
-    pub flags: Vec<String>,
-    /// INTERNALDATE as it was said.
+    /// Flags, without `\Recent`.
+    pub flags: FlagSet,
+    /// INTERNALDATE as it was said, where asked for.
     pub date: String,
-    /// RFC822.SIZE
+    /// RFC822.SIZE, where asked for.
     pub size: u64,
     /// BODY[], where asked for.
     pub body: Vec<u8>,
 }
 
+/// Flags as a command writes them.
+#[must_use]
+pub fn flag_list(flags: FlagSet) -> String {
+    let named = SYSTEM.iter().chain(&KEYWORDS).enumerate();
+    let names: Vec<&str> = named
+        .filter(|(bit, _)| flags.0 & (1 << bit) != 0)
+        .map(|(_, name)| *name)
+        .collect();
+    format!("({})", names.join(" "))
+}
+
+/// The flags of a list in parentheses; what nobody ever set is the last bit.
+fn parse_flags(list: &str) -> FlagSet {
+    let mut flags = 0;
+    for name in list.split(' ').filter(|name| !name.is_empty() && *name != "\\Recent") {
+        let known = SYSTEM.iter().chain(&KEYWORDS).position(|known| *known == name);
+        flags |= 1 << known.unwrap_or(31);
+    }
+    FlagSet(flags)
+}
+
+fn kind(command: &str) -> CommandKind {
+    match command.split(' ').next() {
+        Some("FETCH") => CommandKind::Fetch,
+        Some("STORE") => CommandKind::Store,
+        Some("SEARCH") => CommandKind::Search,
+        _ => CommandKind::Other,
+    }
+}
+
 impl Imap {
-    /// Connects and logs in.
+    /// Connects and logs in. What is against the rules goes into the book under this name.
     ///
     /// # Errors
     /// [`Failure`]
-    pub async fn login(node: IpAddr, user: &str, password: &str) -> Answer<Self> {
+    pub async fn login(node: IpAddr, user: &str, password: &str, book: &Book, name: &str) -> Answer<Self> {
         let mut imap = Self {
             stream: Stream::connect(node, port::IMAP).await?,
             tag: 0,
-            view: View::default(),
+            book: book.clone(),
+            view: SessionView::new(name),
+            selected: None,
+            opening: None,
+            expunged: Vec::new(),
+            news: 0,
         };
         let greeting = imap.stream.text_line().await?;
         if !greeting.starts_with("* OK") {
             return Err(Failure::Refused(greeting));
         }
         imap.command(&format!("LOGIN {user} {password}")).await?;
+        book.count("session.begun");
         Ok(imap)
     }
 
-    /// A command and everything untagged before its OK.
+    /// What the SELECT told, while a mailbox is selected.
+    #[must_use]
+    pub fn selected(&self) -> Option<Selected> {
+        self.selected
+    }
+
+    /// Number of messages in the view.
+    #[must_use]
+    pub fn exists(&self) -> u32 {
+        self.view.count()
+    }
+
+    /// The UID of a sequence number, where it is known.
+    #[must_use]
+    pub fn uid(&self, sequence: u32) -> Option<u32> {
+        self.view.uid(sequence)
+    }
+
+    /// The UIDs that are known, by sequence number.
+    #[must_use]
+    pub fn uids(&self) -> Vec<(u32, u32)> {
+        let numbers = 1..=self.view.count();
+        numbers
+            .filter_map(|number| Some((number, self.view.uid(number)?)))
+            .collect()
+    }
+
+    /// How often messages came or went in the view.
+    #[must_use]
+    pub fn news(&self) -> u64 {
+        self.news
+    }
+
+    /// The UIDs of the messages that EXPUNGE was said of since the last time; `None` for one whose UID was not known.
+    pub fn take_expunged(&mut self) -> Vec<Option<u32>> {
+        std::mem::take(&mut self.expunged)
+    }
+
+    /// A command and everything untagged before its OK, which comes last.
     ///
     /// # Errors
-    /// [`Failure::Refused`] for NO; BAD is against the protocol.
+    /// [`Failure::Refused`] for NO where it means that nothing happened; BAD is against the protocol.
     pub async fn command(&mut self, command: &str) -> Answer<Vec<Response>> {
         let tag = self.send(command).await?;
         self.finish(&tag, command).await
@@ -81,6 +175,7 @@ impl Imap {
     async fn send(&mut self, command: &str) -> Answer<String> {
         self.tag += 1;
         let tag = format!("t{}", self.tag);
+        self.view.begin(kind(command));
         self.stream.send(format!("{tag} {command}\r\n").as_bytes()).await?;
         Ok(tag)
     }
@@ -90,6 +185,7 @@ impl Imap {
         loop {
             let response = self.response().await?;
             if let Some(rest) = response.text.strip_prefix(tag).and_then(|rest| rest.strip_prefix(' ')) {
+                self.view.end();
                 if rest.starts_with("OK") {
                     untagged.push(Response {
                         text: rest.to_owned(),
@@ -97,13 +193,7 @@ impl Imap {
                     });
                     return Ok(untagged);
                 }
-                let text = format!("{rest} (to {command})");
-                // A majority that did not answer in time may still do what it was asked.
-                return Err(match rest {
-                    _ if rest.starts_with("NO [UNAVAILABLE]") => Failure::Unknown(text),
-                    _ if rest.starts_with("NO") => Failure::Refused(text),
-                    _ => Failure::Protocol(text),
-                });
+                return Err(refusal(rest, command));
             }
             self.take(&response, command)?;
             untagged.push(response);
@@ -129,65 +219,49 @@ impl Imap {
         }
     }
 
-    /// Brings the view up to date and checks the rules of RFC 3501, sections 5.2, 7.4.1 and 5.5.
+    /// Tells the view.
     fn take(&mut self, response: &Response, command: &str) -> Answer<()> {
         let text = response.text.as_str();
-        let wrong = |what: &str| Err(Failure::Protocol(format!("{what}: {text} (during {command})")));
         let Some(rest) = text.strip_prefix("* ") else {
-            return wrong("neither tagged nor untagged");
+            let what = format!("neither tagged nor untagged: {text} (during {command})");
+            return Err(Failure::Protocol(what));
         };
-        if rest.starts_with("BYE") {
+        if rest.starts_with("BYE") && command != "LOGOUT" {
             return Err(Failure::Unknown(rest.to_owned()));
         }
-        if let Some(value) = rest.strip_prefix("OK [UIDVALIDITY ") {
-            self.view.uid_validity = number(value);
-        }
-        if let Some(value) = rest.strip_prefix("OK [UIDNEXT ") {
-            self.view.uid_next = number(value);
+        if let Some(opening) = &mut self.opening {
+            if let Some(value) = rest.strip_prefix("OK [UIDVALIDITY ") {
+                opening.told.uid_validity = number(value);
+            }
+            if let Some(value) = rest.strip_prefix("OK [UIDNEXT ") {
+                opening.told.uid_next = number(value);
+            }
         }
         let mut words = rest.splitn(3, ' ');
-        let (Some(Ok(sequence)), Some(kind)) = (words.next().map(str::parse::<usize>), words.next()) else {
+        let (Some(Ok(sequence)), Some(kind)) = (words.next().map(str::parse::<u32>), words.next()) else {
             return Ok(());
         };
-        match kind {
-            "EXISTS" if command.starts_with("SELECT") || command.starts_with("EXAMINE") => {
-                self.view.uids = vec![None; sequence];
+        let now = Book::now();
+        match (kind, &mut self.opening) {
+            ("EXISTS", Some(opening)) => opening.exists = sequence,
+            ("EXISTS", None) => {
+                self.news += u64::from(sequence != self.view.count());
+                self.view.exists(now, sequence);
+                self.book.count("session.exists");
             }
-            "EXISTS" => {
-                if sequence < self.view.uids.len() {
-                    return wrong("EXISTS went down without EXPUNGE");
-                }
-                self.view.uids.resize(sequence, None);
+            ("EXPUNGE", _) => {
+                let uid = self.view.expunge(now, sequence);
+                self.expunged.push(uid);
+                self.news += 1;
+                self.book.count("session.expunge");
             }
-            "EXPUNGE" => {
-                let quiet = ["FETCH", "STORE", "SEARCH"]
-                    .iter()
-                    .any(|name| command.starts_with(name));
-                if quiet {
-                    return wrong("EXPUNGE during FETCH, STORE or SEARCH");
-                }
-                if sequence == 0 || sequence > self.view.uids.len() {
-                    return wrong("EXPUNGE of a message that is not there");
-                }
-                self.view.uids.remove(sequence - 1);
-            }
-            "FETCH" => {
-                let Some(known) = sequence.checked_sub(1).and_then(|index| self.view.uids.get_mut(index)) else {
-                    return wrong("FETCH of a message that is not there");
-                };
-                if let Some(uid) = after(rest, "UID ").map(number) {
-                    if known.is_some_and(|known| known != uid) {
-                        return wrong("a sequence number means another UID now");
-                    }
-                    *known = Some(uid);
-                    let uids: Vec<u32> = self.view.uids.iter().flatten().copied().collect();
-                    if !uids.is_sorted_by(|one, other| one < other) {
-                        return wrong("UIDs do not ascend");
-                    }
-                }
+            ("FETCH", _) => {
+                self.view.fetch(now, sequence, after(rest, "UID ").map(number));
+                self.book.count("session.fetch");
             }
             _ => {}
         }
+        self.book.found(self.view.take_violations());
         Ok(())
     }
 
@@ -195,37 +269,44 @@ impl Imap {
     ///
     /// # Errors
     /// [`Failure`]
-    pub async fn select(&mut self, mailbox: &str) -> Answer<()> {
-        self.view = View::default();
-        self.command(&format!("SELECT {mailbox}")).await.map(drop)
+    pub async fn select(&mut self, mailbox: &str) -> Answer<Selected> {
+        self.view.unselect();
+        self.selected = None;
+        self.opening = Some(Opening::default());
+        let result = self.command(&format!("SELECT {mailbox}")).await;
+        let opening = self.opening.take().unwrap_or_default();
+        result?;
+        self.view.select(opening.exists, opening.told.uid_next);
+        self.selected = Some(opening.told);
+        self.expunged.clear();
+        Ok(opening.told)
     }
 
-    /// `UID FETCH set (UID FLAGS INTERNALDATE RFC822.SIZE)`, and the bytes where wanted.
+    /// The mailbox is closed on the server's side: after CLOSE, or when this session deleted it.
+    pub fn unselect(&mut self) {
+        self.view.unselect();
+        self.selected = None;
+    }
+
+    /// A command of the kind `FETCH set items`; gives the messages whose UID it told.
     ///
     /// # Errors
     /// [`Failure`]
-    pub async fn fetch(&mut self, set: &str, bodies: bool) -> Answer<Vec<Fetched>> {
-        let body = if bodies { " BODY.PEEK[]" } else { "" };
-        let command = format!("UID FETCH {set} (UID FLAGS INTERNALDATE RFC822.SIZE{body})");
-        let responses = self.command(&command).await?;
+    pub async fn fetch(&mut self, command: &str) -> Answer<Vec<Fetched>> {
+        let responses = self.command(command).await?;
         let mut messages = Vec::new();
         for response in responses {
-            if !response.text.contains(" FETCH ") || !response.text.contains("INTERNALDATE") {
-                continue;
-            }
             let text = response.text.as_str();
-            let flags = after(text, "FLAGS (")
-                .and_then(|rest| rest.split(')').next())
-                .unwrap_or_default();
-            let mut flags: Vec<String> = flags
-                .split(' ')
-                .filter(|flag| !flag.is_empty() && *flag != "\\Recent")
-                .map(str::to_owned)
-                .collect();
-            flags.sort();
+            let Some(uid) = after(text, " FETCH ").and_then(|rest| after(rest, "UID ")).map(number) else {
+                continue;
+            };
             messages.push(Fetched {
-                uid: after(text, "UID ").map_or(0, number),
-                flags,
+                sequence: after(text, "* ").map_or(0, number),
+                uid,
+                flags: after(text, "FLAGS (")
+                    .and_then(|rest| rest.split(')').next())
+                    .map(parse_flags)
+                    .unwrap_or_default(),
                 date: after(text, "INTERNALDATE \"")
                     .and_then(|rest| rest.split('"').next())
                     .unwrap_or_default()
@@ -241,16 +322,18 @@ impl Imap {
     ///
     /// # Errors
     /// [`Failure`]
-    pub async fn append(&mut self, mailbox: &str, flags: &str, message: &[u8]) -> Answer<(u32, u32)> {
-        let command = format!("APPEND {mailbox} ({flags}) {{{}}}", message.len());
+    pub async fn append(&mut self, mailbox: &str, flags: FlagSet, message: &[u8]) -> Answer<(u32, u32)> {
+        let command = format!("APPEND {mailbox} {} {{{}}}", flag_list(flags), message.len());
         let tag = self.send(&command).await?;
         loop {
             let response = self.response().await?;
             if response.text.starts_with('+') {
                 break;
             }
-            if response.text.starts_with(&tag) {
-                return Err(Failure::Refused(response.text));
+            if let Some(rest) = response.text.strip_prefix(&tag) {
+                self.view.end();
+                // The message was not sent: nothing can come of it.
+                return Err(Failure::Refused(rest.trim_start().to_owned()));
             }
             self.take(&response, &command)?;
         }
@@ -277,60 +360,110 @@ impl Imap {
     pub async fn die_in_append(mut self, mailbox: &str, message: &[u8]) {
         let _ = self.send(&format!("APPEND {mailbox} {{{}}}", message.len())).await;
         let _ = self.response().await;
-        let _ = self
-            .stream
-            .send(message.get(..message.len() / 2).unwrap_or_default())
-            .await;
+        let part = message.get(..message.len() / 2).unwrap_or_default();
+        let _ = self.stream.send(part).await;
     }
 
-    /// `UID SEARCH`
+    /// Sequence numbers, or with `UID SEARCH` UIDs.
     ///
     /// # Errors
     /// [`Failure`]
-    pub async fn search(&mut self, keys: &str) -> Answer<Vec<u32>> {
-        let responses = self.command(&format!("UID SEARCH {keys}")).await?;
+    pub async fn search(&mut self, command: &str) -> Answer<Vec<u32>> {
+        let responses = self.command(command).await?;
         let found = responses
             .iter()
             .find_map(|response| response.text.strip_prefix("* SEARCH"));
-        Ok(found.unwrap_or_default().split_ascii_whitespace().map(number).collect())
+        let found: Vec<u32> = found.unwrap_or_default().split_ascii_whitespace().map(number).collect();
+        if command.starts_with("SEARCH") {
+            self.view.search(Book::now(), &found);
+            self.book.found(self.view.take_violations());
+        }
+        Ok(found)
     }
 
-    /// Idles for a time at most, until something was said; what was said is in the view.
+    /// UIDs and their copies, from the COPYUID among these responses; nothing when there is none.
+    #[must_use]
+    pub fn copy_uid(responses: &[Response]) -> Option<(u32, Vec<(u32, u32)>)> {
+        let text = responses
+            .iter()
+            .find_map(|response| after(&response.text, "[COPYUID "))?;
+        let mut words = text.split(']').next()?.split(' ');
+        let validity = number(words.next()?);
+        let (from, to) = (uid_set(words.next()?), uid_set(words.next()?));
+        Some((validity, from.into_iter().zip(to).collect()))
+    }
+
+    /// Begins to idle.
     ///
     /// # Errors
     /// [`Failure`]
-    pub async fn idle(&mut self, longest: Duration) -> Answer<()> {
+    pub async fn begin_idle(&mut self) -> Answer<Idling> {
         let tag = self.send("IDLE").await?;
         loop {
             let response = self.response().await?;
             if response.text.starts_with('+') {
-                break;
+                return Ok(Idling(tag));
             }
-            if response.text.starts_with(&tag) {
-                return Err(Failure::Refused(response.text));
+            if let Some(rest) = response.text.strip_prefix(&tag) {
+                self.view.end();
+                return Err(refusal(rest.trim_start(), "IDLE"));
             }
             self.take(&response, "IDLE")?;
         }
-        // Cut off in the middle of a line, the rest of it would be lost; so only whole silence ends the wait.
-        if let Ok(line) = self.stream.line_within(longest).await {
-            let text = String::from_utf8_lossy(&line).into_owned();
-            self.take(
-                &Response {
-                    text,
-                    literals: Vec::new(),
-                },
-                "IDLE",
-            )?;
+    }
+
+    /// Waits so long until something is said, and hears it; whether there was something.
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub async fn hear(&mut self, longest: Duration) -> Answer<bool> {
+        if !self.stream.ready_within(longest).await {
+            return Ok(false);
         }
+        let response = self.response().await?;
+        self.take(&response, "IDLE")?;
+        Ok(true)
+    }
+
+    /// Ends what [`Self::begin_idle`] began.
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub async fn end_idle(&mut self, idling: Idling) -> Answer<()> {
         self.stream.send(b"DONE\r\n").await?;
-        self.finish(&tag, "IDLE").await.map(drop)
+        self.finish(&idling.0, "IDLE").await.map(drop)
     }
 
     /// Ends the session.
     pub async fn logout(mut self) {
-        let _ = self.send("LOGOUT").await;
-        let _ = self.response().await;
+        let _ = self.command("LOGOUT").await;
     }
+}
+
+/// An IDLE under way.
+pub struct Idling(String);
+
+/// What a tagged answer other than OK means.
+fn refusal(answer: &str, command: &str) -> Failure {
+    let text = format!("{answer} (to {command})");
+    // A majority that did not answer in time may still do what it was asked.
+    match answer {
+        _ if answer.starts_with("NO [UNAVAILABLE]") || answer.starts_with("NO [SERVERBUG]") => Failure::Unknown(text),
+        _ if answer.starts_with("NO") => Failure::Refused(text),
+        _ => Failure::Protocol(text),
+    }
+}
+
+/// `1:3,5`
+fn uid_set(text: &str) -> Vec<u32> {
+    let mut uids = Vec::new();
+    for part in text.split(',') {
+        match part.split_once(':') {
+            Some((from, to)) => uids.extend(number(from)..=number(to)),
+            None => uids.push(number(part)),
+        }
+    }
+    uids
 }
 
 fn literal(line: &str) -> Option<usize> {
@@ -345,4 +478,28 @@ fn after<'a>(text: &'a str, mark: &str) -> Option<&'a str> {
 fn number(text: &str) -> u32 {
     let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_answers_say_is_understood() {
+        assert_eq!(uid_set("1:3,7"), [1, 2, 3, 7]);
+        let flags = FlagSet(FlagSet::SEEN.0 | (FlagSet::KEYWORD.0 * 2));
+        assert_eq!(flag_list(flags), "(\\Seen Later)");
+        assert_eq!(parse_flags("\\Recent \\Seen Later"), flags);
+        assert_eq!(parse_flags("never"), FlagSet(1 << 31));
+        let response = |text: &str| Response {
+            text: text.to_owned(),
+            literals: Vec::new(),
+        };
+        let told = Imap::copy_uid(&[response("* 1 EXISTS"), response("* OK [COPYUID 9 4:5 1,3] Moved")]);
+        assert_eq!(told, Some((9, vec![(4, 1), (5, 3)])));
+        assert_eq!(Imap::copy_uid(&[response("OK done")]), None);
+        assert!(matches!(refusal("NO [UNAVAILABLE] x", ""), Failure::Unknown(_)));
+        assert!(matches!(refusal("NO [NONEXISTENT] x", ""), Failure::Refused(_)));
+        assert!(matches!(refusal("BAD x", ""), Failure::Protocol(_)));
+    }
 }

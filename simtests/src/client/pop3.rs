@@ -41,7 +41,11 @@ impl Pop3 {
     /// # Errors
     /// [`Failure`]
     pub async fn uidl(&mut self) -> Answer<Vec<(u32, String)>> {
-        self.command("UIDL").await?;
+        self.listing("UIDL").await
+    }
+
+    async fn listing(&mut self, command: &str) -> Answer<Vec<(u32, String)>> {
+        self.command(command).await?;
         let mut list = Vec::new();
         loop {
             let line = self.0.text_line().await?;
@@ -69,6 +73,28 @@ impl Pop3 {
             bytes.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
             bytes.extend_from_slice(b"\r\n");
         }
+    }
+
+    /// Marks a message to be deleted by QUIT.
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub async fn delete(&mut self, number: u32) -> Answer<()> {
+        self.command(&format!("DELE {number}")).await.map(drop)
+    }
+
+    /// Numbers and sizes.
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub async fn list(&mut self) -> Answer<Vec<(u32, u64)>> {
+        let list = self.listing("LIST").await?;
+        let sizes = list
+            .into_iter()
+            .map(|(number, size)| Some((number, size.parse().ok()?)));
+        sizes
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| Failure::Protocol("LIST tells no sizes".to_owned()))
     }
 
     /// Ends the session.

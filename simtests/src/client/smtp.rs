@@ -84,7 +84,7 @@ impl Smtp {
         }
         self.stream.send(b"DATA\r\n").await.map_err(nothing)?;
         self.expect(354).await.map_err(nothing)?;
-        self.stream.send(message).await.map_err(nothing)?;
+        self.stream.send(&stuffed(message)).await.map_err(nothing)?;
         // From here on it may be delivered, whatever we hear.
         self.stream.send(b".\r\n").await?;
         let replies = if self.lmtp {
@@ -135,8 +135,20 @@ impl Smtp {
         let _ = self.reply().await;
         let _ = self.stream.send(b"DATA\r\n").await;
         let _ = self.reply().await;
-        let _ = self.stream.send(part).await;
+        let _ = self.stream.send(&stuffed(part)).await;
     }
+}
+
+/// Lines that begin with a dot get another one (RFC 5321 4.5.2).
+fn stuffed(message: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.len() + 64);
+    for line in message.split_inclusive(|byte| *byte == b'\n') {
+        if line.starts_with(b".") {
+            out.push(b'.');
+        }
+        out.extend_from_slice(line);
+    }
+    out
 }
 
 /// A connection that breaks before the end of the message delivers nothing.

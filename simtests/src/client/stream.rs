@@ -44,11 +44,7 @@ impl Stream {
 
     /// The next line without its end.
     pub(crate) async fn line(&mut self) -> Answer<Vec<u8>> {
-        self.line_within(PATIENCE).await
-    }
-
-    pub(crate) async fn line_within(&mut self, patience: Duration) -> Answer<Vec<u8>> {
-        limited("waiting", patience, async {
+        limited("waiting", PATIENCE, async {
             let mut line = Vec::new();
             self.0.read_until(b'\n', &mut line).await?;
             if !line.ends_with(b"\r\n") {
@@ -58,6 +54,11 @@ impl Stream {
             Ok(line)
         })
         .await
+    }
+
+    /// Whether there is something to read, or the end, within so long. Nothing is taken.
+    pub(crate) async fn ready_within(&mut self, patience: Duration) -> bool {
+        timeout(patience, self.0.fill_buf()).await.is_ok()
     }
 
     pub(crate) async fn text_line(&mut self) -> Answer<String> {

@@ -115,6 +115,7 @@ pub struct Whole {
 
 /// A disk as a power loss would leave it.
 pub struct Durable {
+    node: NodeId,
     copy: FaultyDisk,
     blobs: Audit,
 }
@@ -129,14 +130,18 @@ impl BlockingPool for NoPool {
 }
 
 impl Durable {
-    /// What an image has; `None` where a node could not start on it.
+    /// What an image of a node's disk has; `None` where the node could not start on it.
     #[must_use]
-    pub fn of(image: &DiskImage) -> Option<Self> {
+    pub fn of(node: u64, image: &DiskImage) -> Option<Self> {
         let copy = FaultyDisk::new();
         copy.restore(image);
         let disk: Arc<dyn Disk> = Arc::new(copy.clone());
         let blobs = Audit::of(disk, Arc::new(SeededEntropy::new(1)), host::scale().blobs).ok()?;
-        Some(Self { copy, blobs })
+        Some(Self {
+            node: NodeId(node),
+            copy,
+            blobs,
+        })
     }
 
     /// The blobs that are there, verified or not.
@@ -152,10 +157,10 @@ impl Durable {
     }
 
     /// Where an entry that names a blob stands in the log, and up to where each group's log was purged.
-    fn entries(&self, node: NodeId, blob: BlobId) -> Entries {
+    fn entries(&self, blob: BlobId) -> Entries {
         let config = LogConfig {
             segment_bytes: host::scale().log_segment_bytes,
-            ..LogConfig::new(node)
+            ..LogConfig::new(self.node)
         };
         let disk: Arc<dyn Disk> = Arc::new(self.copy.clone());
         let entropy: &dyn Entropy = &SeededEntropy::new(1);
@@ -192,7 +197,7 @@ impl Disks {
     pub fn copies(&mut self, hosts: &[Host], bytes: &[u8]) -> Seen {
         let disks: Vec<(u64, Durable)> = hosts
             .iter()
-            .filter_map(|host| Some((host.number(), Durable::of(&host.disk().image())?)))
+            .filter_map(|host| Some((host.number(), Durable::of(host.node_id()?, &host.disk().image())?)))
             .collect();
         self.copies_on(&disks, bytes)
     }
@@ -224,8 +229,10 @@ impl Disks {
     pub fn whole(&self, hosts: &[Host]) -> Whole {
         let disks: Vec<Stock> = hosts
             .iter()
+            // Of a member that has groups: what one that has left or lost its last group keeps is nobody's matter.
+            .filter(|host| host.running().is_some_and(|running| running.groups.list().len() > 1))
             .filter_map(|host| {
-                let disk = Durable::of(&host.disk().image())?;
+                let disk = Durable::of(host.node_id()?, &host.disk().image())?;
                 let groups = (1..=host.groups()).map(|group| host.rows(group));
                 let wanted = groups
                     .flat_map(|rows| rows.into_keys())
@@ -251,10 +258,7 @@ fn referred(key: &[u8]) -> Option<BlobId> {
 
 fn seen(disks: &[(u64, Durable)], blob: BlobId) -> Seen {
     let has = disks.iter().filter(|(_, disk)| disk.blobs.read(blob).is_ok());
-    let entries: Vec<(u64, Entries)> = disks
-        .iter()
-        .map(|(host, disk)| (*host, disk.entries(NodeId(*host), blob)))
-        .collect();
+    let entries: Vec<(u64, Entries)> = disks.iter().map(|(host, disk)| (*host, disk.entries(blob))).collect();
     let places: BTreeSet<(u32, u64)> = entries.iter().flat_map(|(_, entries)| entries.found.clone()).collect();
     let holds = |entries: &Entries| {
         places.iter().any(|(group, index)| {

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use core_types::limits::QUEUE_ATTEMPT_TIME;
-use core_types::{AccountId, GroupId, MessageGuid};
+use core_types::limits::{QUEUE_ATTEMPT_TIME, QUEUE_EXPIRY_ATTEMPTS_MIN};
+use core_types::{AccountId, GroupId, MessageGuid, UnixMillis};
 use directory::LookupError;
 use mailstore::{Ingested, StoreError};
 use state::rows::{QueueEntry, QueuedRecipient, RecipientState};
@@ -51,8 +51,8 @@ pub(crate) async fn attempt(worker: &Worker, group: GroupId, entry: &QueueEntry)
         .collect();
     let tried = tokio::time::timeout(QUEUE_ATTEMPT_TIME - MARGIN, deliver(worker, entry, &waiting)).await;
     let mut fates = tried.unwrap_or_else(|_| vec![Fate::Later("the attempt took too long".to_owned()); waiting.len()]);
-    let now = worker.store.clock().now();
-    if now >= entry.expires {
+    let attempts = entry.attempts.saturating_add(1);
+    if attempts >= QUEUE_EXPIRY_ATTEMPTS_MIN && group_time(worker, group).await? >= entry.expires {
         fates.iter_mut().for_each(give_up);
     }
     if let Err(error) = tell_sender(worker, group, entry, &waiting, &fates).await {
@@ -66,7 +66,7 @@ pub(crate) async fn attempt(worker: &Worker, group: GroupId, entry: &QueueEntry)
     let finished = MailboxOp::AttemptFinished {
         entry: entry.id,
         results: results.collect(),
-        next_attempt: next_attempt(now, entry.attempts.saturating_add(1), worker.store.entropy().as_ref()),
+        next_attempt: next_attempt(worker.store.clock().now(), attempts, worker.store.entropy().as_ref()),
     };
     worker.store.propose_queue_op(group, finished).await?;
     let count = |wanted: fn(&Fate) -> bool| fates.iter().filter(|fate| wanted(fate)).count();
@@ -79,6 +79,15 @@ pub(crate) async fn attempt(worker: &Worker, group: GroupId, entry: &QueueEntry)
         "attempt finished"
     );
     Ok(())
+}
+
+/// The group's own time, in which an entry expires: this node's clock may be wrong.
+async fn group_time(worker: &Worker, group: GroupId) -> Result<UnixMillis, StoreError> {
+    let groups = worker.store.groups();
+    let time = groups
+        .query(group, |view| state::group::Reader::new(view).time())
+        .await?;
+    Ok(time.unwrap_or_default())
 }
 
 fn state_of(fate: &Fate) -> RecipientState {

@@ -14,9 +14,11 @@ use raft::consensus::QueryError;
 use state::mailbox::Reader;
 use state::rows::QueueEntry;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use wire::Shutdown;
 
 use crate::attempt;
+use crate::schedule::millis;
 
 /// Whether this node leads a group now, as far as it knows. A wrong answer costs work, never a double delivery.
 pub type Leads = Arc<dyn Fn(GroupId) -> bool + Send + Sync>;
@@ -41,6 +43,7 @@ pub async fn run(worker: Worker, shutdown: Shutdown) {
         worker,
         attempts: JoinSet::new(),
         under_way: BTreeMap::new(),
+        clocks: BTreeMap::new(),
     };
     while !shutdown.is_stopped() {
         let pause = rounds.start_due().await;
@@ -60,6 +63,8 @@ struct Rounds {
     worker: Worker,
     attempts: JoinSet<(GroupId, QueueId)>,
     under_way: BTreeMap<GroupId, BTreeSet<QueueId>>,
+    /// The time of each group's last op, and when it was seen here.
+    clocks: BTreeMap<GroupId, (UnixMillis, Instant)>,
 }
 
 impl Rounds {
@@ -70,9 +75,8 @@ impl Rounds {
             if group == GroupId::DIRECTORY || !(self.worker.leads)(group) {
                 continue;
             }
-            let now = self.worker.store.clock().now();
-            match self.due(group, now).await {
-                Ok((entries, next)) => {
+            match self.due(group).await {
+                Ok((now, entries, next)) => {
                     for entry in entries {
                         self.start(group, entry);
                     }
@@ -87,15 +91,31 @@ impl Rounds {
         pause
     }
 
-    async fn due(&self, group: GroupId, now: UnixMillis) -> Result<(Vec<QueueEntry>, Option<UnixMillis>), QueryError> {
-        let groups = self.worker.store.groups();
+    /// What time it is for the group, which entries are due, and when the next one is.
+    async fn due(&mut self, group: GroupId) -> Result<(UnixMillis, Vec<QueueEntry>, Option<UnixMillis>), QueryError> {
+        let groups = Arc::clone(self.worker.store.groups());
+        let time = groups
+            .query(group, |view| state::group::Reader::new(view).time())
+            .await?;
+        let now = self.now(group, time.unwrap_or_default());
         groups
             .query(group, |view| {
                 let reader = Reader::new(view);
                 // Those under way are among the due ones until their AttemptStarted is applied.
-                Ok((reader.queue_due(now, 2 * QUEUE_ATTEMPTS_MAX)?, reader.queue_next_due()?))
+                let due = reader.queue_due(now, 2 * QUEUE_ATTEMPTS_MAX)?;
+                Ok((now, due, reader.queue_next_due()?))
             })
             .await
+    }
+
+    /// The group's time goes on between its ops, and is not to wait for this node's clock where that is behind.
+    fn now(&mut self, group: GroupId, time: UnixMillis) -> UnixMillis {
+        let (last, seen) = self.clocks.entry(group).or_insert_with(|| (time, Instant::now()));
+        if *last != time {
+            (*last, *seen) = (time, Instant::now());
+        }
+        let since = time.saturating_add(millis(seen.elapsed()));
+        self.worker.store.clock().now().max(since)
     }
 
     fn start(&mut self, group: GroupId, entry: QueueEntry) {

@@ -214,6 +214,35 @@ async fn what_expires_is_reported_to_its_sender_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clock_that_was_wrong_neither_holds_up_mail_nor_ends_it() {
+    let test = TestStore::new(2).await;
+    let account = &test.accounts[0];
+    let right = core_types::Clock::now(test.clock.as_ref());
+    let days = |days: u64| days * 24 * 3600 * 1000;
+    // Taken by a node that is a day ahead; those that are right work the queue.
+    test.clock.set(right.saturating_add(days(1)));
+    queued(&test, account, from(Some("user2@example.test")), 0).await;
+    test.clock.set(right);
+    test.set_available(account.group, true);
+    start(worker(&test, 1));
+    pass(&test, Duration::from_secs(30)).await;
+    assert_eq!(inbox(&test, account).await.len(), 1);
+
+    // Taken by one that is six days behind; and later the clock of the node that tries is six days ahead.
+    test.clock.set(core_types::UnixMillis(right.0 - days(6)));
+    let notify = QueuedRecipient::NOTIFY_FAILURE;
+    queued(&test, account, from(Some("user2@example.test")), notify).await;
+    test.clock.set(right);
+    pass(&test, Duration::from_secs(60)).await;
+    test.clock.set(right.saturating_add(days(6)));
+    pass(&test, Duration::from_secs(60)).await;
+    let waiting = entries(&test).await;
+    assert_eq!(waiting.len(), 1);
+    assert!(waiting[0].1.attempts > 2, "{}", waiting[0].1.attempts);
+    assert!(inbox(&test, &test.accounts[1]).await.is_empty(), "no report");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_is_told_who_does_not_want_it_or_is_not_there() {
     for (sender, notify) in [
         (None, QueuedRecipient::NOTIFY_FAILURE),

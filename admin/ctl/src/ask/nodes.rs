@@ -25,6 +25,9 @@ impl Ask {
         consent: Consent,
     ) -> Result<(), Failure> {
         let departure = self.departure(node).await?;
+        if departure.state == "removed" {
+            return Err(was_removed(node));
+        }
         if undo {
             let request = api::Drain {
                 undo,
@@ -64,6 +67,7 @@ impl Ask {
             return output::json(&departure);
         }
         output::line(&match departure.state.as_str() {
+            "removed" => format!("node {node} is removed"),
             "drained" => format!("node {node} is drained: it may be removed, or taken back with --undo"),
             _ => format!("node {node} is being drained; `everpost node drain {node}` shows how far it is"),
         });
@@ -72,6 +76,9 @@ impl Ask {
 
     pub(super) async fn remove_node(&self, node: u64, force: bool, consent: Consent) -> Result<(), Failure> {
         let departure = self.departure(node).await?;
+        if departure.state == "removed" {
+            return self.tell_removed(node);
+        }
         if departure.state == "active" && departure.reachable && !force && !departure.votes_in.is_empty() {
             return Err(Failure::new(
                 Exit::NotAllowed,
@@ -103,13 +110,20 @@ impl Ask {
         consent: Consent,
     ) -> Result<(), Failure> {
         let departure = self.departure(node).await?;
+        let is_removed = departure.state == "removed";
         let Some(heir) = with else {
+            if is_removed {
+                return Err(was_removed(node));
+            }
             let name = name.unwrap_or_else(|| format!("{}-new", departure.name));
             output::note(&format!(
                 "When the new node runs: everpost node replace {node} --with ITS_NUMBER (`everpost node list` tells it)."
             ));
             return self.add_node(name).await;
         };
+        if is_removed {
+            return self.tell_removed(node);
+        }
         let new = self.departure(heir).await?;
         if new.state != "active" || !new.reachable {
             return Err(Failure::new(
@@ -164,9 +178,20 @@ impl Ask {
     async fn finish_removal(&self, node: u64, force: bool) -> Result<(), Failure> {
         self.until_drained(node, force.then_some(FORCED_PATIENCE)).await?;
         let path = format!("/v1/nodes/{node}/remove");
-        let done = format!("node {node} is removed; its number is never used again");
-        self.change(Method::POST, &path, Some(&api::RemoveNode { force }), &done)
-            .await
+        let () = self
+            .client
+            .request(Method::POST, &path, Some(&api::RemoveNode { force }))
+            .await?;
+        self.tell_removed(node)
+    }
+
+    /// Also when an earlier command did it, whose answer was lost.
+    fn tell_removed(&self, node: u64) -> Result<(), Failure> {
+        if self.json {
+            return output::json(&json!({ "done": true }));
+        }
+        output::line(&format!("node {node} is removed; its number is never used again"));
+        Ok(())
     }
 
     /// Waits until nothing depends on the node any more, at most so long, and shows how far it is.
@@ -176,7 +201,7 @@ impl Ask {
         let mut silent_since: Option<Instant> = None;
         loop {
             match self.departure(node).await {
-                Ok(departure) if departure.state == "drained" => return Ok(()),
+                Ok(departure) if matches!(departure.state.as_str(), "drained" | "removed") => return Ok(()),
                 Ok(departure) if departure.state == "active" => {
                     return Err(Failure::new(
                         Exit::NotAllowed,
@@ -405,6 +430,10 @@ fn print_agreement(agreement: &api::Agreement) {
         (true, false) => "What could be seen agrees; not everything could be seen.",
         (false, _) => "The copies do NOT agree.",
     });
+}
+
+fn was_removed(node: u64) -> Failure {
+    Failure::new(Exit::NoSuchObject, format!("node {node} was removed"))
 }
 
 fn not_drained(node: u64, refusal: &str) -> Failure {

@@ -239,6 +239,74 @@ fn a_group_under_way_is_left_alone_unless_what_it_waits_for_is_lost() {
     );
 }
 
+/// One group under way: who votes, who is to, and everybody else follows.
+fn under_way(voting: &[u64], row: &[u64], nodes: u64) -> Picture {
+    let learners: Vec<u64> = (1..=nodes).filter(|node| !row.contains(node)).collect();
+    let mut picture = settled(vec![group(1, row, &learners)], (1..=nodes).map(member).collect());
+    let voting = voting.iter().copied().map(NodeId).collect();
+    picture.voting.insert(GroupId(1), voting);
+    picture
+}
+
+#[test]
+fn a_group_under_way_does_not_wait_for_a_voter_that_died() {
+    let dead = |member: &mut Member| (member.reachable, member.lost, member.dead) = (false, true, true);
+    let planned = |picture: &Picture| -> Vec<Vec<u64>> {
+        let ids = |placement: &Placement| placement.voters.iter().map(|node| node.0).collect();
+        plan(picture).iter().map(ids).collect()
+    };
+    // Who was to leave stays until the dead one is replaced.
+    let mut draining = under_way(&[1, 2, 3], &[2, 3, 4], 5);
+    change(&mut draining, 1, |member| member.duty = LEAVING);
+    change(&mut draining, 3, |member| {
+        (member.reachable, member.lost) = (false, true)
+    });
+    assert_eq!(planned(&draining), Vec::<Vec<u64>>::new(), "it may come back");
+    let mut given_up = draining.clone();
+    change(&mut given_up, 3, |member| member.duty = LEAVING);
+    assert_eq!(
+        planned(&given_up),
+        [[1, 2, 4]],
+        "it is to be replaced by an administrator's word"
+    );
+    change(&mut draining, 3, dead);
+    let mut kept = draining.clone();
+    change(&mut kept, 1, |member| member.duty = NodeDuty::Active);
+    assert_eq!(planned(&kept), [[1, 2, 4]], "also when nobody leaves any more");
+    assert_eq!(planned(&draining), [[1, 2, 4]]);
+    rest(&mut draining);
+    assert_eq!(voters(&draining, 1), [2, 4, 5]);
+
+    // A leader that died in the middle of a change: the voters of before and after it count.
+    let mut joint = under_way(&[1, 2, 3, 4], &[1, 2, 4], 4);
+    change(&mut joint, 1, dead);
+    assert_eq!(planned(&joint), [[2, 3, 4]]);
+
+    // Without a majority nothing is to be had from a change.
+    let mut few = under_way(&[1, 2, 3], &[2, 3, 4], 5);
+    for node in [2, 3] {
+        change(&mut few, node, dead);
+    }
+    assert_eq!(planned(&few), Vec::<Vec<u64>>::new());
+}
+
+#[test]
+fn of_those_that_leave_the_one_that_is_away_goes_first() {
+    let mut picture = settled(vec![group(1, &[1, 2, 3], &[4, 5])], (1..=5).map(member).collect());
+    for node in [1, 3] {
+        change(&mut picture, node, |member| member.duty = LEAVING);
+    }
+    change(&mut picture, 3, |member| {
+        (member.reachable, member.lost) = (false, true)
+    });
+    let first = plan(&picture);
+    assert!(
+        first.iter().all(|placement| placement.voters.contains(&NodeId(1))),
+        "{first:?}"
+    );
+    assert_eq!(first.len(), 1);
+}
+
 #[test]
 fn a_group_of_which_nothing_is_known_is_left_alone() {
     let mut picture = site(1, 3);

@@ -5,6 +5,7 @@
 //! were used.
 
 use core_types::limits::{DELIVERY_MEMORY, UNSETTLED_OPS_MAX};
+use core_types::mutants::{self, Mutant};
 use core_types::{OpId, UnixMillis};
 
 use crate::apply::{ApplyError, millis, tx};
@@ -80,6 +81,9 @@ pub(crate) fn remember(
     window.remembered = window.remembered.saturating_add(1);
     window.greatest = window.greatest.max(id.seq);
     state.put(keys::op_window(id), tx::encoded(&window)?);
+    if mutants::is_planted(Mutant::ForgetIdempotency) {
+        return Ok(());
+    }
     state.put(
         keys::op(id),
         tx::encoded(&OpRow {

@@ -1,11 +1,16 @@
 //! The queue's entries: messages on their way to recipients.
 //!
 //! The due index holds each entry that is not held, at the time from which somebody may try it: never before its next
-//! attempt, and never before the deadline of an attempt under way.
+//! attempt, and never before the deadline of an attempt under way. These times are the group's own: of what a node's clock
+//! says only the differences count, and none beyond the longest there may be.
 //!
 //! Not here: when to try again and what to tell senders (`smtp/queue`).
 
-use core_types::limits::{DELIVERY_MEMORY, SMTP_RECIPIENTS_MAX, STRUCTURE_BYTES_MAX};
+use std::time::Duration;
+
+use core_types::limits::{
+    DELIVERY_MEMORY, QUEUE_ATTEMPT_TIME, QUEUE_EXPIRY, QUEUE_RETRY_MAX, SMTP_RECIPIENTS_MAX, STRUCTURE_BYTES_MAX,
+};
 use core_types::{NodeId, QueueId, UnixMillis};
 
 use crate::apply::tx::{Halt, Tx, refuse};
@@ -17,6 +22,9 @@ use crate::rows::{Doomed, QueueEntry, RecipientState};
 
 /// Why an entry is held that an administrator holds.
 const HELD_BY_ADMINISTRATOR: &str = "held by an administrator";
+
+/// The longest pause, with what makes it vary.
+const PAUSE_MAX: Duration = Duration::from_secs(QUEUE_RETRY_MAX.as_secs() / 4 * 5);
 
 pub(crate) fn enqueue(tx: &mut Tx<'_>, entry: &QueueEntry) -> Result<Outcome, Halt> {
     if tx.exists(&keys::queue(entry.id))? || tx.exists(&keys::queue_gone(entry.id))? {
@@ -33,8 +41,19 @@ pub(crate) fn enqueue(tx: &mut Tx<'_>, entry: &QueueEntry) -> Result<Outcome, Ha
     }
     // Its structure stays in the entry: it is needed once, and may be let go with it.
     blobs::refer(tx, entry.blob, &entry.receipts.nodes, &[])?;
-    put(tx, None, entry)?;
+    let entry = QueueEntry {
+        expires: in_group_time(tx, entry.created, entry.expires, QUEUE_EXPIRY),
+        next_attempt: in_group_time(tx, entry.created, entry.next_attempt, PAUSE_MAX),
+        ..entry.clone()
+    };
+    put(tx, None, &entry)?;
     Ok(Outcome::Done)
+}
+
+/// A time as far from the group's as a node had it from its own.
+fn in_group_time(tx: &Tx<'_>, now: UnixMillis, then: UnixMillis, at_most: Duration) -> UnixMillis {
+    tx.time
+        .saturating_add(then.0.saturating_sub(now.0).min(millis(at_most)))
 }
 
 pub(crate) fn attempt_started(
@@ -54,6 +73,7 @@ pub(crate) fn attempt_started(
         return refuse(Refusal::InUse(format!("node {other} tries it until {until}")));
     }
     let attempts = old.attempts.saturating_add(1);
+    let deadline = in_group_time(tx, tx.claimed_time, deadline, QUEUE_ATTEMPT_TIME);
     let new = QueueEntry {
         attempt: Some((node, deadline)),
         attempts,
@@ -72,7 +92,7 @@ pub(crate) fn attempt_finished(
     let old = entry(tx, id)?;
     let mut new = QueueEntry {
         attempt: None,
-        next_attempt,
+        next_attempt: in_group_time(tx, tx.claimed_time, next_attempt, PAUSE_MAX),
         ..old.clone()
     };
     for (index, state) in results {
@@ -108,12 +128,11 @@ pub(crate) fn control(tx: &mut Tx<'_>, id: QueueId, action: QueueAction) -> Resu
             put(tx, Some(&old), &new)?;
         }
         QueueAction::Release => {
-            let lifetime = old.expires.0.saturating_sub(old.created.0);
             let new = QueueEntry {
                 held: None,
                 attempts: 0,
                 next_attempt: tx.time,
-                expires: old.expires.max(tx.time.saturating_add(lifetime)),
+                expires: old.expires.max(tx.time.saturating_add(millis(QUEUE_EXPIRY))),
                 ..old.clone()
             };
             put(tx, Some(&old), &new)?;

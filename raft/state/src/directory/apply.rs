@@ -210,8 +210,14 @@ fn add_node(tx: &mut Tx<'_>, site: SiteId, name: &str, key: &[u8; 32], address: 
     if !tx.exists(&keys::site(site))? {
         return refuse(no_such("site", &site.0));
     }
-    let is_known = reader(tx).nodes()?.iter().any(|node| node.key == *key)
-        || reader(tx).removed_nodes()?.iter().any(|node| node.key == *key);
+    let nodes = reader(tx).nodes()?;
+    // Every node of a site holds a replica of its groups.
+    let most = core_types::limits::SLOTS_MAX;
+    if nodes.iter().filter(|node| node.site == site).count() >= usize::from(most) {
+        return refuse(Refusal::Limit(format!("SLOTS_MAX, {most} nodes in a site")));
+    }
+    let is_known =
+        nodes.iter().any(|node| node.key == *key) || reader(tx).removed_nodes()?.iter().any(|node| node.key == *key);
     if is_known {
         return refuse(Refusal::AlreadyExists);
     }

@@ -5,6 +5,8 @@
 //!
 //! Not here: how a node is added (`apply`); whether a group has come to where it is to be (its leader knows).
 
+use std::collections::BTreeSet;
+
 use core_types::{GroupId, NodeId};
 
 use crate::apply::tx::{Halt, Tx, refuse};
@@ -42,24 +44,37 @@ fn check_heir(tx: &Tx<'_>, leaving: &NodeRow, heir: NodeId) -> Result<(), Halt> 
     Ok(())
 }
 
-/// Refuses when the nodes that stay are too few for the groups in which this one votes.
+/// Refuses when the nodes that stay are too few for the groups in which this one votes, or another one that leaves too: that
+/// one may still need this one to take its place.
 fn check_others(tx: &Tx<'_>, leaving: &NodeRow, forced: bool) -> Result<(), Halt> {
     let reader = reader(tx);
     let mut others = 0;
+    let mut going = BTreeSet::from([leaving.node]);
     for row in reader.nodes()? {
-        let stays = row.node != leaving.node && row.site == leaving.site && reader.duty(row.node)? == NodeDuty::Active;
-        others += usize::from(stays);
+        if row.node == leaving.node || row.site != leaving.site {
+            continue;
+        }
+        if reader.duty(row.node)? == NodeDuty::Active {
+            others += 1;
+        } else {
+            going.insert(row.node);
+        }
     }
     let groups = reader.groups()?;
-    let places = groups.iter().filter(|group| group.voters.contains(&leaving.node));
-    let needed = places.map(|group| group.voters.len()).max().unwrap_or(0);
+    let votes = |group: &&GroupRow| group.voters.iter().any(|node| going.contains(node));
+    let needed = groups
+        .iter()
+        .filter(votes)
+        .map(|group| group.voters.len())
+        .max()
+        .unwrap_or(0);
     if others == 0 && needed > 0 {
         return refuse(Refusal::InUse("no other node would be left".to_owned()));
     }
     if others < needed && !forced {
+        let who = going.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         return refuse(Refusal::InUse(format!(
-            "node {} votes in groups of {needed}, and only {others} other nodes are there to take its places",
-            leaving.node
+            "of the nodes that would leave ({who}) one votes in a group of {needed}, and only {others} other nodes are there to take its place"
         )));
     }
     Ok(())

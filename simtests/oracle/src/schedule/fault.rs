@@ -81,6 +81,15 @@ pub enum During {
     Idle,
 }
 
+/// When a leader is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    /// At once.
+    Now,
+    /// As soon as two nodes have made a message's bytes durable: before what refers to them is proposed.
+    Receipts,
+}
+
 /// A change of the members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
@@ -298,6 +307,31 @@ pub enum Fault {
         /// Of what.
         during: During,
     },
+    /// Clients and nodes do not reach each other: connections that are open are dead from then on, and do not know it.
+    ClientCut {
+        /// Which clients.
+        clients: Vec<u64>,
+        /// Which nodes.
+        nodes: Vec<u64>,
+    },
+    /// The power of one node fails at the next such call of its disk; it starts again when the event ends.
+    PowerOffAt {
+        /// Who.
+        node: u64,
+        /// On which data.
+        what: Stored,
+        /// Which call.
+        op: DiskOp,
+    },
+    /// Whoever leads a group dies; it starts again when the event ends.
+    KillLeader {
+        /// Of which group.
+        group: u32,
+        /// When, after the event began.
+        when: Moment,
+        /// Also what was not synced is lost.
+        power_loss: bool,
+    },
 }
 
 macro_rules! kinds {
@@ -366,6 +400,9 @@ kinds! {
     LeaderTransfer "leader_transfer",
     SnapshotNow "snapshot_now",
     ClientDies "client_dies",
+    ClientCut "client_cut",
+    PowerOffAt "power_off_at",
+    KillLeader "kill_leader",
 }
 
 impl FaultKind {
@@ -400,6 +437,7 @@ impl Fault {
         match self {
             Self::Crash { nodes, .. } => nodes.clone(),
             Self::PowerOffAfter { node, .. }
+            | Self::PowerOffAt { node, .. }
             | Self::Restart { node }
             | Self::Pause { node }
             | Self::FileLost { node, .. }
@@ -456,7 +494,10 @@ impl Fault {
                     .map(|(from, to)| Self::OneWay { from, to })
                     .collect()
             }
-            Self::RestoreImage { node, .. } | Self::ReplaceNode { node } | Self::PowerOffAfter { node, .. } => {
+            Self::RestoreImage { node, .. }
+            | Self::ReplaceNode { node }
+            | Self::PowerOffAfter { node, .. }
+            | Self::PowerOffAt { node, .. } => {
                 vec![Self::Crash {
                     nodes: vec![*node],
                     power_loss: true,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::fault::{Change, DiskOp, During, Fault, FaultKind, Links, Stored};
+use super::fault::{Change, DiskOp, During, Fault, FaultKind, Links, Moment, Stored};
 use super::{Atlas, ClientPlan, ClientRole, Event, Schedule};
 use crate::rng::Rng;
 use crate::time::Time;
@@ -56,16 +56,18 @@ impl Atlas {
 
     fn clients(&self, seed: u64) -> Vec<ClientPlan> {
         let mut rng = Rng::named(seed, "clients");
-        let count = rng.between(1, u64::from(self.clients_max.max(1)));
+        let most = u64::from(self.clients_max.max(1));
+        let count = rng.between(most.min(3), most);
         let client = |id| ClientPlan {
             id: u32::try_from(id).unwrap_or(u32::MAX),
             seed: rng.word(),
             user: u32::try_from(rng.between(1, u64::from(self.users.max(1)))).unwrap_or(1),
             node: rng.pick(&self.nodes).copied().unwrap_or(1),
-            // Somebody has to bring mail.
+            // Somebody has to bring mail, to change it, and to look at it.
             role: match id {
                 1 => ClientRole::Deliver,
                 2 => ClientRole::Write,
+                3 => ClientRole::Read,
                 _ => rng.pick(ClientRole::ALL).copied().unwrap_or(ClientRole::Read),
             },
         };
@@ -223,6 +225,22 @@ impl Atlas {
             FaultKind::ClientDies => Fault::ClientDies {
                 client: u32::try_from(rng.between(1, u64::from(self.clients_max.max(1)))).unwrap_or(1),
                 during: *rng.pick(&[During::Data, During::Append, During::Idle])?,
+            },
+            FaultKind::ClientCut => {
+                let clients: Vec<u64> = (1..=u64::from(self.clients_max.max(1))).collect();
+                let clients = rng.some_of(&clients, clients.len());
+                let nodes = rng.some_of(&self.nodes, self.nodes.len());
+                Fault::ClientCut { clients, nodes }
+            }
+            FaultKind::PowerOffAt => Fault::PowerOffAt {
+                node,
+                what,
+                op: *rng.pick(&[DiskOp::Write, DiskOp::Sync])?,
+            },
+            FaultKind::KillLeader => Fault::KillLeader {
+                group: u32::try_from(rng.between(0, u64::from(self.groups))).unwrap_or(0),
+                when: *rng.pick(&[Moment::Now, Moment::Receipts])?,
+                power_loss: rng.chance(500),
             },
             _ => return None,
         })

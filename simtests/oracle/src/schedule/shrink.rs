@@ -1,4 +1,4 @@
-//! Shrinking: the fewest faults and clients under which a run still fails (Zeller's delta debugging).
+//! Shrinking: the fewest faults and clients, and the smallest settings, under which a run still fails (Zeller's delta debugging).
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub struct Shrunk {
     pub minimal: bool,
 }
 
-/// Takes away events and clients, then makes what is left lesser and shorter, as long as `fails` says that the run still
+/// Takes away events and clients, then makes what is left lesser and shorter, and settings smaller, as long as `fails` says that the run still
 /// fails; at most `runs_max` runs. The schedule given must fail: it is not tried.
 pub fn shrink(schedule: &Schedule, runs_max: usize, fails: impl FnMut(&Schedule) -> bool) -> Shrunk {
     let mut search = Search {
@@ -44,6 +44,7 @@ pub fn shrink(schedule: &Schedule, runs_max: usize, fails: impl FnMut(&Schedule)
             },
         );
         search.simplify();
+        search.lower_knobs();
         if search.best == before || search.is_over() {
             break;
         }
@@ -104,6 +105,20 @@ impl<F: FnMut(&Schedule) -> bool> Search<F> {
             }
             if !went {
                 size = (size / 2).max(1);
+            }
+        }
+    }
+
+    /// Smaller settings: half of what they are, as long as that is something.
+    fn lower_knobs(&mut self) {
+        let names: Vec<String> = self.best.knobs.keys().cloned().collect();
+        for name in names {
+            while let Some(value) = self.best.knobs.get(&name).copied().filter(|value| *value > 1) {
+                let mut candidate = self.best.clone();
+                candidate.knobs.insert(name.clone(), value / 2);
+                if !self.accept(candidate) {
+                    break;
+                }
             }
         }
     }

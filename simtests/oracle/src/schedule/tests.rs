@@ -209,6 +209,15 @@ fn shrinking_finds_the_two_events_and_the_client_that_matter() {
 }
 
 #[test]
+fn shrinking_makes_settings_smaller() {
+    let mut schedule = busy();
+    schedule.knobs = [("groups".to_owned(), 4), ("users".to_owned(), 3)].into();
+    let shrunk = shrink(&schedule, 1000, |candidate| candidate.knob("groups", 0) >= 2);
+    assert_eq!(shrunk.schedule.knobs, [("groups".to_owned(), 2), ("users".to_owned(), 1)].into());
+    assert!(shrunk.minimal);
+}
+
+#[test]
 fn shrinking_makes_faults_lesser_and_stops_when_told() {
     let mut schedule = busy();
     schedule.events = vec![Event {

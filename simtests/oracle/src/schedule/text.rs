@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::fault::{Change, DiskOp, During, Fault, FaultKind, Links, Stored};
+use super::fault::{Change, DiskOp, During, Fault, FaultKind, Links, Moment, Stored};
 use super::{ClientPlan, ClientRole, Event, Schedule};
 use crate::time::Time;
 
@@ -194,6 +194,21 @@ fn fields(fault: &Fault) -> Vec<(&'static str, String)> {
             ("client", client.to_string()),
             ("during", during_name(*during).to_owned()),
         ],
+        Fault::ClientCut { clients, nodes } => vec![("clients", list(clients)), ("nodes", list(nodes))],
+        Fault::PowerOffAt { node, what, op } => vec![
+            node_of(node),
+            ("what", stored_name(*what).to_owned()),
+            ("op", op_name(*op).to_owned()),
+        ],
+        Fault::KillLeader {
+            group,
+            when,
+            power_loss,
+        } => vec![
+            ("group", group.to_string()),
+            ("when", moment_name(*when).to_owned()),
+            ("power_loss", power_loss.to_string()),
+        ],
     }
 }
 
@@ -311,6 +326,20 @@ fn fault_of_a_node(kind: FaultKind, fields: &Fields<'_>) -> Result<Fault, String
         FaultKind::ClientDies => Fault::ClientDies {
             client: fields.number("client")?,
             during: named(DURING, during_name, fields.text("during")?)?,
+        },
+        FaultKind::ClientCut => Fault::ClientCut {
+            clients: fields.numbers("clients")?,
+            nodes: fields.numbers("nodes")?,
+        },
+        FaultKind::PowerOffAt => Fault::PowerOffAt {
+            node: node()?,
+            what: what()?,
+            op: named(OPS, op_name, fields.text("op")?)?,
+        },
+        FaultKind::KillLeader => Fault::KillLeader {
+            group: fields.number("group")?,
+            when: named(MOMENTS, moment_name, fields.text("when")?)?,
+            power_loss: fields.number("power_loss")?,
         },
         _ => return Err(format!("{kind} is not read here")),
     })
@@ -436,5 +465,14 @@ fn during_name(during: During) -> &'static str {
         During::Data => "data",
         During::Append => "append",
         During::Idle => "idle",
+    }
+}
+
+const MOMENTS: &[Moment] = &[Moment::Now, Moment::Receipts];
+
+fn moment_name(moment: Moment) -> &'static str {
+    match moment {
+        Moment::Now => "now",
+        Moment::Receipts => "receipts",
     }
 }

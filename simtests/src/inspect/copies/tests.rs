@@ -55,9 +55,8 @@ async fn cluster(message: &[u8]) -> (Vec<FaultyDisk>, BlobId) {
 }
 
 fn look(disks: &[FaultyDisk]) -> Vec<(u64, Durable)> {
-    (1..)
-        .zip(disks.iter().map(|disk| Durable::of(&disk.image()).unwrap()))
-        .collect()
+    let durable = |(node, disk): (u64, &FaultyDisk)| (node, Durable::of(node, &disk.image()).unwrap());
+    (1..).zip(disks).map(durable).collect()
 }
 
 fn stock(disks: &[FaultyDisk], wanted: &[BlobId]) -> Whole {

@@ -104,12 +104,35 @@ fn a_node_leaves_only_where_enough_others_take_its_places() {
     assert_eq!(ask(&mut five, duty(1, LEAVING)), Outcome::Done);
     assert_eq!(ask(&mut five, duty(2, LEAVING)), Outcome::Done);
     assert!(is_in_use(&ask(&mut five, duty(3, LEAVING))));
-    // Node 4 votes nowhere: it may always go.
+    // Node 4 votes nowhere, but those that leave need it.
+    assert!(is_in_use(&ask(&mut five, duty(4, LEAVING))));
+    assert_eq!(ask(&mut five, duty(1, NodeDuty::Active)), Outcome::Done);
     assert_eq!(ask(&mut five, duty(4, LEAVING)), Outcome::Done);
+    assert!(is_in_use(&ask(&mut five, duty(5, LEAVING))));
     assert!(matches!(
         ask(&mut five, duty(9, LEAVING)),
         Outcome::Refused(Refusal::NoSuchObject(_))
     ));
+}
+
+#[test]
+fn a_site_takes_as_many_nodes_as_a_group_has_slots() {
+    let mut group = with_nodes(31);
+    let token = DirectoryOp::AddJoinToken {
+        token_key: [32; 32],
+        site: SITE,
+        name: "n32".into(),
+        expires: START.saturating_add(1000),
+    };
+    assert_eq!(ask(&mut group, token), Outcome::Done);
+    let refused = ask(&mut group, join(32));
+    assert!(
+        matches!(&refused, Outcome::Refused(Refusal::Limit(what)) if what.contains("31 nodes")),
+        "{refused:?}"
+    );
+    // The token is good still once there is room.
+    assert_eq!(ask(&mut group, remove(31, true)), Outcome::Done);
+    assert_eq!(ask(&mut group, join(32)), Outcome::NodeAdded { node: NodeId(32) });
 }
 
 #[test]

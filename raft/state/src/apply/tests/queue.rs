@@ -1,5 +1,6 @@
 //! Tests of the queue's ops.
 
+use core_types::limits::{QUEUE_ATTEMPT_TIME, QUEUE_EXPIRY, QUEUE_RETRY_MAX};
 use core_types::{Address, QueueId};
 
 use super::*;
@@ -85,6 +86,79 @@ fn an_entry_is_due_at_its_time_and_not_while_it_is_tried_or_held() {
             group.reader().queue_entry(ENTRY).unwrap().unwrap().attempts
         ),
         (1, 0)
+    );
+}
+
+#[test]
+fn an_entrys_times_are_the_groups_whatever_a_nodes_clock_says() {
+    let day = millis(OP_TIME_STEP_MAX);
+    let stored = |group: &Group| group.reader().queue_entry(ENTRY).unwrap().unwrap();
+    // A node that is three days ahead: the group follows by one at once.
+    let mut group = Group::with_ann();
+    group.now = START.saturating_add(3 * day);
+    let ahead = QueueEntry {
+        created: group.now,
+        expires: group.now.saturating_add(1000),
+        next_attempt: group.now.saturating_add(10),
+        ..entry(1)
+    };
+    group.done(MailboxOp::Enqueue(Box::new(ahead.clone())));
+    let time = START.saturating_add(day);
+    let after = |time: UnixMillis, pause| time.saturating_add(pause);
+    assert_eq!(
+        (
+            stored(&group).created,
+            stored(&group).next_attempt,
+            stored(&group).expires
+        ),
+        (ahead.created, after(time, 10), after(time, 1000))
+    );
+    group.done(MailboxOp::AttemptStarted {
+        entry: ENTRY,
+        node: NodeId(1),
+        deadline: group.now.saturating_add(50),
+    });
+    let time = after(time, day);
+    assert_eq!(stored(&group).attempt, Some((NodeId(1), after(time, 50))));
+    // One that is behind.
+    group.now = START;
+    group.done(MailboxOp::AttemptFinished {
+        entry: ENTRY,
+        results: vec![],
+        next_attempt: START.saturating_add(70),
+    });
+    assert_eq!(stored(&group).next_attempt, after(time, 70));
+
+    // Nothing lasts for longer than it may.
+    let far = START.saturating_add(1000 * day);
+    group.done(MailboxOp::AttemptStarted {
+        entry: ENTRY,
+        node: NodeId(1),
+        deadline: far,
+    });
+    assert_eq!(
+        stored(&group).attempt,
+        Some((NodeId(1), after(time, millis(QUEUE_ATTEMPT_TIME))))
+    );
+    group.done(MailboxOp::AttemptFinished {
+        entry: ENTRY,
+        results: vec![],
+        next_attempt: far,
+    });
+    let longest = millis(QUEUE_RETRY_MAX) / 4 * 5;
+    assert_eq!(stored(&group).next_attempt, after(time, longest));
+    let never = QueueEntry {
+        id: QueueId([6; 16]),
+        created: START,
+        expires: far,
+        next_attempt: far,
+        ..entry(1)
+    };
+    group.done(MailboxOp::Enqueue(Box::new(never)));
+    let never = group.reader().queue_entry(QueueId([6; 16])).unwrap().unwrap();
+    assert_eq!(
+        (never.next_attempt, never.expires),
+        (after(time, longest), after(time, millis(QUEUE_EXPIRY)))
     );
 }
 
