@@ -14,12 +14,15 @@ use crate::host::Host;
 /// were made anew.
 const TASKS_MORE: usize = 40;
 
+/// How many hold something.
+pub type Count = Box<dyn Fn() -> usize + Send>;
+
 /// What is left of a node's life, seen from outside: how many still hold each of the parts that it was given.
 pub struct Remains {
     /// Which life.
     pub life: u64,
     /// The names of the parts, and who holds them.
-    pub parts: Vec<(&'static str, Box<dyn Fn() -> usize + Send>)>,
+    pub parts: Vec<(&'static str, Count)>,
 }
 
 impl Remains {

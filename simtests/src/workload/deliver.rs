@@ -67,7 +67,7 @@ impl Client {
         if to.len() > 1 {
             self.book().count("op.deliver-many");
         }
-        outcomes.into_iter().map(|outcome| outcome.map(drop)).collect()
+        outcomes.into_iter().try_for_each(|outcome| outcome.map(drop))
     }
 
     async fn die_in_data(&mut self) -> Answer<()> {
