@@ -585,9 +585,9 @@ fn parts_of(life: u64, machine: &Machine) -> Remains {
 }
 
 /// How long a blob stays to which nothing refers: longer than an operation can be in doubt, and short enough for a run.
-pub const GRACE: Duration = Duration::from_secs(15);
+pub(crate) const GRACE: Duration = Duration::from_secs(15);
 /// Between two collections.
-pub const COLLECT: Duration = Duration::from_secs(20);
+pub(crate) const COLLECT: Duration = Duration::from_secs(20);
 
 /// Small and frequent, so that segments change, snapshots are made and logs purged within a minute.
 #[must_use]

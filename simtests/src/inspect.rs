@@ -32,7 +32,7 @@ const ORPHANS_IN: u64 = 16;
 /// After so long without a fault a message has to have all its copies when it is acknowledged.
 const CALM: Duration = Duration::from_secs(15);
 /// After the last fault every group has a leader again within this time.
-pub const LEADERS_WITHIN: Duration = Duration::from_secs(30);
+const LEADERS_WITHIN: Duration = Duration::from_secs(30);
 /// How long a quiet cluster may take to be equal everywhere.
 const EQUAL_WITHIN: Duration = Duration::from_secs(5);
 /// How long sessions and connections may take to end when their clients are gone.

@@ -17,10 +17,10 @@ use super::replicas::Watch;
 use crate::host::{self, Host};
 
 /// Damage at rest is found and mended within this time: that of a scrub, and of what follows it.
-pub const SCRUBBED_WITHIN: Duration = Duration::from_secs(120);
+pub(super) const SCRUBBED_WITHIN: Duration = Duration::from_secs(120);
 /// What nothing refers to is gone within this time: the grace time after the last start, the next collection, which marks it, the
 /// grace time again, and the next collection.
-pub const COLLECTED_WITHIN: Duration =
+pub(super) const COLLECTED_WITHIN: Duration =
     Duration::from_secs(2 * host::GRACE.as_secs() + 2 * host::COLLECT.as_secs() + 10);
 /// Problems that are told of, of each kind.
 const TOLD: usize = 5;
