@@ -94,8 +94,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     /// under the numbers of those that were acknowledged.
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
         let vote = self.log.state(self.key).and_then(|state| state.vote);
-        let vote =
-            vote.map(|bytes| codec::decode::<Vote>(VOTE_VERSION, &bytes, VOTE_BYTES_MAX).map_err(io::Error::other));
+        let vote = vote.map(|bytes| decode_vote(&bytes).map_err(io::Error::other));
         let vote = vote.transpose()?;
         Ok(vote.map(|vote| match vote.leader_id.voted_for == self.log.node().0 {
             true => Vote {
@@ -215,6 +214,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 /// A vote as it stands in the log.
 pub(crate) fn encode_vote(vote: &Vote) -> Result<Bytes, codec::CodecError> {
     codec::encode(VOTE_VERSION, vote, VOTE_BYTES_MAX).map(Bytes::from)
+}
+
+/// The vote that stands in the log.
+pub(crate) fn decode_vote(bytes: &[u8]) -> Result<Vote, codec::CodecError> {
+    codec::decode(VOTE_VERSION, bytes, VOTE_BYTES_MAX)
 }
 
 fn decode(entries: Vec<LogEntry>) -> Result<Vec<Entry>, io::Error> {
