@@ -144,14 +144,20 @@ impl Durable {
         })
     }
 
-    /// The blobs that are there, verified or not.
+    /// The blobs that have a file, verified or not. Not what is in the journal only: its place is used again, and a start that
+    /// finds a blob there that was removed meanwhile has it removed once more.
     #[must_use]
-    pub fn ids(&self) -> BTreeSet<BlobId> {
+    pub fn filed(&self) -> BTreeSet<BlobId> {
         let of_path = |path: &String| {
             let name = path.strip_prefix("blobs/")?.rsplit('/').next()?;
             BlobId::parse_hex(name.strip_suffix(".eml.zst").or_else(|| name.strip_suffix(".eml"))?)
         };
-        let mut ids: BTreeSet<BlobId> = self.copy.paths().iter().filter_map(of_path).collect();
+        self.copy.paths().iter().filter_map(of_path).collect()
+    }
+
+    /// The blobs that are there, verified or not.
+    fn ids(&self) -> BTreeSet<BlobId> {
+        let mut ids = self.filed();
         ids.extend(self.blobs.in_journal());
         ids
     }
@@ -306,7 +312,7 @@ fn whole_of(disks: &[Stock]) -> Whole {
                 Err(_) => {}
             }
         }
-        let orphans: Vec<BlobId> = stock.disk.ids().difference(&stock.wanted).copied().collect();
+        let orphans: Vec<BlobId> = stock.disk.filed().difference(&stock.wanted).copied().collect();
         whole.orphaned += orphans.len() as u64;
         let told = orphans.iter().take(TOLD);
         whole

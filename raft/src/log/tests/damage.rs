@@ -160,7 +160,7 @@ fn zeros_below_the_watermark_do_not_end_the_log() {
     let log = filled(&disk, 10);
     let (segment, offset) = place_of(&log, key(2), 5);
     drop(log);
-    let file = disk.open(&segment, core_types::OpenMode::Write).unwrap();
+    let file = disk.open(&segment, OpenMode::Write).unwrap();
     file.write_at(offset & !511, &[0; 512]).unwrap();
     let log = open(&disk);
     assert_eq!(log.damages()[0].segment, segment);
@@ -253,10 +253,10 @@ fn copy_of(disk: &FaultyDisk) -> FaultyDisk {
     let copy = FaultyDisk::new();
     copy.create_dir_all("log").unwrap();
     for path in disk.paths() {
-        let source = disk.open(&path, core_types::OpenMode::Read).unwrap();
+        let source = disk.open(&path, OpenMode::Read).unwrap();
         let mut bytes = vec![0; usize::try_from(source.len().unwrap()).unwrap()];
         source.read_exact_at(0, &mut bytes).unwrap();
-        let target = copy.open(&path, core_types::OpenMode::CreateNew).unwrap();
+        let target = copy.open(&path, OpenMode::CreateNew).unwrap();
         target.write_at(0, &bytes).unwrap();
         target.sync_data().unwrap();
     }
