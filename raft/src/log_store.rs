@@ -109,7 +109,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
         self.read(start..end, limits::LOG_READ_BYTES_MAX).await
     }
 
-    /// In pieces, so that a node that starts with a long log does not hold all of it in memory.
+    /// In pieces, so that a node that starts with a long log does not hold all of it in memory. Where entries
+    /// found no room, one that is not there is an error and not the end: openraft takes the whole range for applied then.
     async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
@@ -120,6 +121,10 @@ impl RaftLogReader<TypeConfig> for LogStore {
                 return None;
             }
             match store.read(range.clone(), limits::LOG_READ_BYTES_MAX).await {
+                Ok(entries) if entries.is_empty() && store.may_pass.load(Ordering::Acquire) => {
+                    let missing = io::Error::other(format!("the log has no entry {}", range.start));
+                    Some((stream::iter(vec![Err(missing)]), (store, 0..0)))
+                }
                 Ok(entries) => {
                     let next = entries.last().map_or(range.end, |entry| entry.log_id.index + 1);
                     let entries: Vec<_> = entries.into_iter().map(Ok).collect();

@@ -144,20 +144,9 @@ impl Durable {
         })
     }
 
-    /// The blobs that have a file, verified or not. Not what is in the journal only: its place is used again, and a start that
-    /// finds a blob there that was removed meanwhile has it removed once more.
-    #[must_use]
-    pub fn filed(&self) -> BTreeSet<BlobId> {
-        let of_path = |path: &String| {
-            let name = path.strip_prefix("blobs/")?.rsplit('/').next()?;
-            BlobId::parse_hex(name.strip_suffix(".eml.zst").or_else(|| name.strip_suffix(".eml"))?)
-        };
-        self.copy.paths().iter().filter_map(of_path).collect()
-    }
-
     /// The blobs that are there, verified or not.
     fn ids(&self) -> BTreeSet<BlobId> {
-        let mut ids = self.filed();
+        let mut ids = filed(&self.copy);
         ids.extend(self.blobs.in_journal());
         ids
     }
@@ -247,6 +236,7 @@ impl Disks {
                 Some(Stock {
                     node: host.name(),
                     disk,
+                    filed: filed(host.disk()),
                     wanted,
                 })
             })
@@ -290,7 +280,18 @@ fn seen(disks: &[(u64, Durable)], blob: BlobId) -> Seen {
 struct Stock {
     node: String,
     disk: Durable,
+    /// Those that have a file now. That one is gone need not be durable, and the journal's places are used again: a start that
+    /// finds a blob which was removed has it removed once more.
+    filed: BTreeSet<BlobId>,
     wanted: BTreeSet<BlobId>,
+}
+
+fn filed(disk: &FaultyDisk) -> BTreeSet<BlobId> {
+    let of_path = |path: &String| {
+        let name = path.strip_prefix("blobs/")?.rsplit('/').next()?;
+        BlobId::parse_hex(name.strip_suffix(".eml.zst").or_else(|| name.strip_suffix(".eml"))?)
+    };
+    disk.paths().iter().filter_map(of_path).collect()
 }
 
 fn whole_of(disks: &[Stock]) -> Whole {
@@ -312,7 +313,7 @@ fn whole_of(disks: &[Stock]) -> Whole {
                 Err(_) => {}
             }
         }
-        let orphans: Vec<BlobId> = stock.disk.filed().difference(&stock.wanted).copied().collect();
+        let orphans: Vec<BlobId> = stock.filed.difference(&stock.wanted).copied().collect();
         whole.orphaned += orphans.len() as u64;
         let told = orphans.iter().take(TOLD);
         whole

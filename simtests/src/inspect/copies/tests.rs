@@ -64,6 +64,7 @@ fn stock(disks: &[FaultyDisk], wanted: &[BlobId]) -> Whole {
         .into_iter()
         .map(|(host, disk)| Stock {
             node: format!("node-{host}"),
+            filed: filed(&disk.copy),
             disk,
             wanted: wanted.iter().copied().collect(),
         })
