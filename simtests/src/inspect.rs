@@ -35,6 +35,8 @@ const CALM: Duration = Duration::from_secs(15);
 const LEADERS_WITHIN: Duration = Duration::from_secs(30);
 /// How long a quiet cluster may take to be equal everywhere.
 const EQUAL_WITHIN: Duration = Duration::from_secs(5);
+/// How long it may take then until each replica has fetched what it lacks: one that does not vote tries again after 30 s at most.
+const COPIES_WITHIN: Duration = Duration::from_secs(60);
 /// How long sessions and connections may take to end when their clients are gone.
 const LEAKS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -149,6 +151,11 @@ impl Inspect {
 
 impl Inner {
     fn look(&mut self, now: Duration) {
+        // A disk that failed a sync stops its node, which stays down until everything is healed.
+        let is_down = |host: &Host| host.node_id().is_some() && host.running().is_none();
+        if self.hosts.iter().any(is_down) {
+            self.faulty = now;
+        }
         self.harm.look(now, &self.hosts, &mut self.watch);
         let found = self.watch.look(Time::after(now), &self.hosts);
         self.book.found(found);
@@ -235,7 +242,7 @@ impl Inner {
         let copies_within = if self.harm.is_any() {
             copies::SCRUBBED_WITHIN
         } else {
-            EQUAL_WITHIN
+            COPIES_WITHIN
         };
         let look = self.disks.whole(&self.hosts);
         wrong.extend(look.lacking.into_iter().map(|what| ("I03", what, copies_within)));
