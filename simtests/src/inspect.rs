@@ -17,6 +17,7 @@ use platform::SeededEntropy;
 
 use crate::book::Book;
 use crate::host::Host;
+use crate::site::{Site, Standing};
 use copies::{Disks, Harm};
 use leaks::Leaks;
 use replicas::Watch;
@@ -46,6 +47,7 @@ pub struct Inspect(Arc<Mutex<Inner>>);
 
 struct Inner {
     hosts: Vec<Host>,
+    site: Site,
     book: Book,
     seed: u64,
     entropy: SeededEntropy,
@@ -66,9 +68,10 @@ struct Inner {
 impl Inspect {
     /// Looks at these hosts, and is told of acknowledgements by the book.
     #[must_use]
-    pub fn new(hosts: &[Host], book: &Book, seed: u64) -> Self {
+    pub fn new(hosts: &[Host], site: Site, book: &Book, seed: u64) -> Self {
         let inner = Inner {
             hosts: hosts.to_vec(),
+            site,
             book: book.clone(),
             seed,
             entropy: SeededEntropy::new(seed ^ 0x696e_7370),
@@ -153,7 +156,7 @@ impl Inner {
     fn look(&mut self, now: Duration) {
         // A disk that failed a sync stops its node, which stays down until everything is healed.
         let is_down = |host: &Host| host.node_id().is_some() && host.running().is_none();
-        if self.hosts.iter().any(is_down) {
+        if self.members().iter().any(is_down) {
             self.faulty = now;
         }
         self.harm.look(now, &self.hosts, &mut self.watch);
@@ -162,6 +165,12 @@ impl Inner {
         let found = self.leaks.look(Time::after(now), &self.hosts);
         self.book.found(found);
         self.leaders(now);
+    }
+
+    /// The machines whose nodes are members; one that was removed keeps what it had.
+    fn members(&self) -> Vec<Host> {
+        let is_member = |host: &&Host| self.site.standing(host.number()) != Some(Standing::Gone);
+        self.hosts.iter().filter(is_member).cloned().collect()
     }
 
     /// I32: after the last fault each group has a leader within a bound.
@@ -233,8 +242,9 @@ impl Inner {
     fn settle(&mut self, now: Duration) -> bool {
         let begin = *self.settling.get_or_insert(now);
         let mut wrong: Vec<(&'static str, String, Duration)> = Vec::new();
+        let members = self.members();
         wrong.extend(
-            replicas::differences(&self.hosts)
+            replicas::differences(&members)
                 .into_iter()
                 .map(|what| ("I24", what, EQUAL_WITHIN)),
         );
@@ -244,7 +254,7 @@ impl Inner {
         } else {
             COPIES_WITHIN
         };
-        let look = self.disks.whole(&self.hosts);
+        let look = self.disks.whole(&members);
         wrong.extend(look.lacking.into_iter().map(|what| ("I03", what, copies_within)));
         if self.seed % ORPHANS_IN == ORPHANS_IN - 1 {
             wrong.extend(
