@@ -219,15 +219,19 @@ impl Journal {
         index.queue.iter().filter_map(with_place).take(count).collect()
     }
 
-    /// These have durable files now (or cannot be read any more). Blocks.
-    pub(crate) fn filed(&self, ids: &[BlobId]) {
+    /// `ids` have durable files now; the records of `damaged` cannot be read any more. Gives the damaged blobs of which
+    /// the journal has nothing else: one that was put again meanwhile has another record, which is still to be filed.
+    /// Blocks.
+    pub(crate) fn filed(&self, ids: &[BlobId], damaged: &[(BlobId, Place)]) -> Vec<BlobId> {
         let mut index = lock(&self.index);
         for id in ids {
-            if let Some(place) = index.places.remove(id) {
-                index.backlog_bytes = index.backlog_bytes.saturating_sub(place.length as u64);
-                if let Some(segment) = index.segments.get_mut(&place.seq) {
-                    segment.waiting = segment.waiting.saturating_sub(1);
-                }
+            index.remove(*id);
+        }
+        let mut lost = Vec::new();
+        for (id, place) in damaged {
+            if index.places.get(id).is_some_and(|now| now.is_same(place)) {
+                index.remove(*id);
+                lost.push(*id);
             }
         }
         while index.queue.front().is_some_and(|id| !index.places.contains_key(id)) {
@@ -237,6 +241,7 @@ impl Journal {
         drop(index);
         self.release_finished();
         self.progress.notify_waiters();
+        lost
     }
 
     /// Files cannot be written now.
@@ -463,22 +468,39 @@ impl Journal {
 }
 
 impl Index {
-    /// Whether it was not there yet.
+    /// Whether it was not there yet. A later record takes the place of an earlier one: the blob was put again because the
+    /// earlier one cannot be read any more.
     fn add(&mut self, id: BlobId, place: Place) -> bool {
-        if self.places.contains_key(&id) {
-            return false;
-        }
+        let is_new = !self.remove(id);
         self.backlog_bytes += place.length as u64;
         if let Some(segment) = self.segments.get_mut(&place.seq) {
             segment.waiting += 1;
         }
         self.places.insert(id, place);
-        self.queue.push_back(id);
+        if is_new {
+            self.queue.push_back(id);
+        }
+        is_new
+    }
+
+    /// Whether it was there.
+    fn remove(&mut self, id: BlobId) -> bool {
+        let Some(place) = self.places.remove(&id) else {
+            return false;
+        };
+        self.backlog_bytes = self.backlog_bytes.saturating_sub(place.length as u64);
+        if let Some(segment) = self.segments.get_mut(&place.seq) {
+            segment.waiting = segment.waiting.saturating_sub(1);
+        }
         true
     }
 }
 
 impl Place {
+    fn is_same(&self, other: &Self) -> bool {
+        (self.seq, self.offset) == (other.seq, other.offset)
+    }
+
     /// The encoded file. `None` when the segment has other bytes there by now. Blocks.
     pub(crate) fn read(&self) -> Result<Option<Bytes>, BlobError> {
         let mut bytes = vec![0; self.length];

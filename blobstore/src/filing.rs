@@ -38,7 +38,7 @@ async fn file_batch(
     files: &Arc<Files>,
     journal: &Arc<Journal>,
     health: &Arc<Health>,
-    batch: Vec<(BlobId, Place)>,
+    batch: Records,
 ) -> Result<(), BlobError> {
     // Several at a time: most of the time is spent in each file's sync.
     let share = batch.len().div_ceil(PARALLEL_JOBS);
@@ -54,24 +54,26 @@ async fn file_batch(
         damaged.extend(bad);
     }
     let (place_files, shared) = (Arc::clone(files), Arc::clone(journal));
-    let ids: Vec<BlobId> = batch.iter().map(|(id, _)| *id).collect();
     let bytes = batch.iter().map(|(_, place)| place.length as u64).sum();
     let count = prepared.len() as u64;
-    run(&files.pool, move || {
+    let lost = run(&files.pool, move || {
         place_files.place(&prepared)?;
-        shared.filed(&ids);
-        Ok::<_, BlobError>(())
+        let ids: Vec<BlobId> = prepared.iter().map(|blob| blob.id).collect();
+        Ok::<_, BlobError>(shared.filed(&ids, &damaged))
     })
     .await??;
     health.added(count, bytes);
-    for id in damaged {
+    for id in lost {
         health.corrupt(id);
     }
     Ok(())
 }
 
+/// Blobs with their records.
+type Records = Vec<(BlobId, Place)>;
+
 /// Temporary files of these blobs, and those whose record has other bytes than it had when it was synced.
-fn prepare(files: &Files, share: &[(BlobId, Place)]) -> Result<(Vec<Prepared>, Vec<BlobId>), BlobError> {
+fn prepare(files: &Files, share: &[(BlobId, Place)]) -> Result<(Vec<Prepared>, Records), BlobError> {
     let mut prepared = Vec::with_capacity(share.len());
     let mut damaged = Vec::new();
     for (id, place) in share {
@@ -81,7 +83,7 @@ fn prepare(files: &Files, share: &[(BlobId, Place)]) -> Result<(Vec<Prepared>, V
         };
         match stored.map(|stored| files.prepare(&stored)) {
             Some(result) => prepared.push(result?),
-            None => damaged.push(*id),
+            None => damaged.push((*id, place.clone())),
         }
     }
     Ok((prepared, damaged))

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use platform::{DiskCall, FaultyDisk, SeededEntropy};
+use platform::{CallClass, DiskCall, Effect, FaultRule, FaultyDisk, SeededEntropy};
 
 use super::*;
 use crate::files::{compressed_path, plain_path};
@@ -393,6 +393,33 @@ async fn damage_of_an_acknowledged_record_is_reported_and_the_rest_is_kept() {
     assert!(matches!(get(&store, ids[0]).await, Err(BlobError::NotFound(_))));
     for id in &ids[1..] {
         assert!(get(&store, *id).await.is_ok());
+    }
+}
+
+/// The record of a blob rots before its file is written, and the same message comes again: what the second put was promised
+/// is what the file is made of.
+#[tokio::test(start_paused = true)]
+async fn a_put_of_what_rotted_in_the_journal_is_kept() {
+    let disk = FaultyDisk::new();
+    let store = open(&disk).await;
+    let no_names = disk.add_rule(FaultRule::always(Effect::Eio).on(&[CallClass::Rename]));
+    let raw = message(600, 1);
+    let id = put(&store, &raw).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    disk.flip_bit("blobs.journal/0.segment", 4096 + 96 + 40, 3);
+    let stale = store.0.journal.next_to_file(1);
+    put(&store, &raw).await.unwrap();
+    // The filing task may have read the first record before the second was there.
+    assert!(store.0.journal.filed(&[], &stale).is_empty());
+    assert!(get(&store, id).await.unwrap() == raw);
+    disk.remove_rule(no_names);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    store.flush().await.unwrap();
+    assert!(get(&store, id).await.unwrap() == raw);
+    assert!(disk.paths().contains(&compressed_path(id)));
+    assert_eq!((store.status().corrupt, store.status().journal_blobs), (0, 0));
+    for number in 10..70 {
+        put(&store, &message(14_000, number)).await.unwrap();
     }
 }
 
