@@ -30,7 +30,7 @@ use crate::generation::GroupRows;
 use crate::group::{Group, MembershipStatus};
 use crate::log::{Damage, GroupKey, Record, SharedLog};
 use crate::log_store::LogStore;
-use crate::machine::{Machine, is_full};
+use crate::machine::{self, Machine};
 use crate::network::Network;
 use crate::replica::{ApplyFn, Failed, Replica, Ties};
 use crate::snapshot;
@@ -462,7 +462,7 @@ impl Inner {
             .save_what_the_log_lacks(last.last_log_id, last.last_purged_log_id)
             .await
         {
-            if is_full(&error) {
+            if machine::may_pass(&error) {
                 may_pass.store(true, Ordering::Release);
             }
             return Err(failed(error.to_string()));
@@ -489,7 +489,7 @@ impl Inner {
         Ok(opened)
     }
 
-    /// Opens a replica again that closed because the disk was full, or failed a read.
+    /// Opens a replica again that closed because the disk was full, or failed a call.
     async fn reopen(&self, closed: &Group) {
         let _opening = self.opening.lock().await;
         let group = closed.group();
@@ -595,7 +595,7 @@ async fn maintain(inner: Weak<Inner>) {
             }
             group.inner.notice_stop();
             if replica.closed().is_some() {
-                if replica.may_pass() && !inner.space.is_low().await {
+                if replica.may_pass() && !inner.space.is_low().await && replica.ties.attempts.begin() {
                     inner.reopen(group).await;
                 }
                 continue;
