@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use core_types::{BlockingPool, Disk, DiskError, DiskErrorKind, GroupId, Incarnation, KvEngine, KvError, NodeId};
+use core_types::{
+    BlockingPool, Disk, DiskError, DiskErrorKind, GroupId, Incarnation, KvEngine, KvError, NodeId, WatchedDisk,
+};
 use openraft::storage::RaftLogStorage;
 use openraft::{Raft, SnapshotPolicy};
 use state::{Command, Effect, MachineKind, Outcome};
@@ -85,7 +87,14 @@ impl Groups {
         Self::with_machine(config, dependencies, state::apply)
     }
 
-    pub(crate) fn with_machine(config: Config, dependencies: Dependencies, apply: ApplyFn) -> Self {
+    pub(crate) fn with_machine(config: Config, mut dependencies: Dependencies, apply: ApplyFn) -> Self {
+        // Whoever makes the call may take a failed sync for one that can be repeated: the node hears of it all the same.
+        let failed = Failed::default();
+        let tell = failed.clone();
+        dependencies.disk = Arc::new(WatchedDisk::new(
+            dependencies.disk,
+            Box::new(move |error| tell.tell(&error.to_string())),
+        ));
         let space = Space::new(
             Arc::clone(&dependencies.disk),
             Arc::clone(&dependencies.pool),
@@ -99,7 +108,7 @@ impl Groups {
             set_aside: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
             space: Arc::new(space),
-            failed: Failed::default(),
+            failed,
             full_checkpoints: AtomicU32::new(0),
             maintenance: Mutex::default(),
         });

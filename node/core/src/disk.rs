@@ -3,8 +3,12 @@
 //! All calls block; on an async thread they go through [`crate::BlockingPool`]. Paths are relative to the node's data
 //! directory, with `/` between components; an absolute path or `..` is refused.
 
+mod watched;
+
 use std::fmt;
 use std::sync::Arc;
+
+pub use watched::{SyncHook, WatchedDisk};
 
 /// A node's data directory.
 ///

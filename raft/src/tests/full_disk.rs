@@ -177,7 +177,10 @@ async fn a_snapshot_that_cannot_be_synced_stops_the_node() {
     cluster.machines[&1].disk.fail_syncs(1);
     cluster.group(1).trigger_snapshot().await;
     let reason = timeout(PATIENCE, cluster.running[&1].failed()).await.unwrap();
-    assert!(reason.starts_with("snapshot"), "{reason}");
+    assert!(
+        reason.starts_with("snapshots/") && reason.contains("sync failed"),
+        "{reason}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -231,6 +234,39 @@ async fn a_replica_that_closed_on_a_failed_read_is_open_again_when_the_disk_read
         .await;
     cluster.settle().await;
     assert_eq!(cluster.shown(3, "n9").await.as_deref(), Some("x"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_received_snapshot_that_cannot_be_synced_stops_the_node() {
+    let mut cluster = Cluster::start_with(3, 3, |config| {
+        config.snapshot_entries = 40;
+        config.log_entries_kept = 5;
+    })
+    .await;
+    let leader = cluster.leader().await;
+    let away = if leader == 3 { 2 } else { 3 };
+    cluster.net.cut_off(away);
+    for round in 0..100 {
+        cluster.set(leader, &format!("n{round}"), "x").await.unwrap();
+    }
+    cluster
+        .until("the log is purged", |cluster| {
+            cluster.group(leader).status().purged >= Some(40)
+        })
+        .await;
+    let fault = FaultRule::always(Effect::Eio).under("snapshots/0-1-incoming");
+    let disk = cluster.machines[&away].disk.clone();
+    disk.add_rule(fault.on(&[CallClass::Sync]).times(1));
+    cluster.net.heal();
+    let failed = timeout(PATIENCE * 4, cluster.running[&away].failed());
+    let reason = failed.await.unwrap();
+    assert!(
+        reason.contains("incoming") && reason.contains("sync failed"),
+        "{reason}"
+    );
+    // The leader sends it again, and the disk would now say that it is synced.
+    tokio::time::sleep(PATIENCE * 4).await;
+    assert_eq!(cluster.group(away).status().snapshot, None);
 }
 
 /// A follower that gets a snapshot, and whose disk fails one call while it is installed.
