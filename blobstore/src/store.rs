@@ -323,8 +323,9 @@ impl BlobStore {
 
     /// Whether the blob is durable here already, every octet of it. A wrong copy is set aside.
     async fn is_whole(&self, id: BlobId) -> Result<bool, BlobError> {
+        // What the disk does not read is written once more.
         if let Some(place) = self.0.journal.place(id)
-            && run(self.pool(), move || place.read()).await??.is_some()
+            && let Ok(Some(_)) = run(self.pool(), move || place.read()).await?
         {
             return Ok(true);
         }

@@ -423,6 +423,37 @@ async fn a_put_of_what_rotted_in_the_journal_is_kept() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_record_that_the_disk_does_not_read_any_more_is_damaged_and_holds_up_nothing() {
+    let disk = FaultyDisk::new();
+    let store = open(&disk).await;
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hook = Arc::clone(&told);
+    store.set_corrupt_hook(Arc::new(move |id| hook.lock().unwrap().push(id)));
+    let no_names = disk.add_rule(FaultRule::always(Effect::Eio).on(&[CallClass::Rename]));
+    let lost = put(&store, &message(600, 1)).await.unwrap();
+    let kept = put(&store, &message(600, 2)).await.unwrap();
+    disk.make_range_unreadable("blobs.journal/0.segment", 4096 + 96..4096 + 160);
+    disk.remove_rule(no_names);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(disk.paths().contains(&compressed_path(kept)));
+    assert!(told.lock().unwrap().is_empty(), "it may pass");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(*told.lock().unwrap(), [lost]);
+    assert!(matches!(get(&store, lost).await, Err(BlobError::NotFound(_))));
+    store.flush().await.unwrap();
+    // The same message again, while the disk does not read what it wrote first.
+    let no_names = disk.add_rule(FaultRule::always(Effect::Eio).on(&[CallClass::Rename]));
+    let again = put(&store, &message(600, 3)).await.unwrap();
+    let place = store.0.journal.place(again).unwrap();
+    disk.make_range_unreadable("blobs.journal/0.segment", place.offset..place.offset + 8);
+    assert_eq!(put(&store, &message(600, 3)).await.unwrap(), again);
+    disk.remove_rule(no_names);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(get(&store, again).await.unwrap() == message(600, 3));
+    assert_eq!(told.lock().unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn fifty_megabytes_come_in_with_bounded_memory() {
     let disk = FaultyDisk::new();
