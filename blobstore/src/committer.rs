@@ -101,6 +101,7 @@ impl Journal {
         let mut index = Index::default();
         let mut replay = Replay::default();
         let mut scans = BTreeMap::new();
+        let mut hidden_lives = 0;
         for slot in 0..config.journal_segments {
             let file = match disk.open(&segment_path(slot), OpenMode::Write) {
                 Ok(file) => file,
@@ -111,11 +112,19 @@ impl Journal {
                 Err(error) => return Err(error.into()),
             };
             let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0).min(SEGMENT_READ_BYTES_MAX)];
-            file.read_exact_at(0, &mut bytes)?;
-            let scan = journal::scan(&bytes);
-            if scan.unreadable {
+            let unread = file.read_around_at(0, &mut bytes)?;
+            let mut scan = journal::scan(&bytes);
+            if let Some(last) = unread.last() {
+                tracing::error!(slot, unread = ?unread, "the disk does not read a part of the blob journal");
+                // Nobody knows what was there: it counts as having been durable, maybe in a later life than what is seen.
+                scan.safe_end = scan.safe_end.max(u32::try_from(last.end).unwrap_or(u32::MAX));
+                hidden_lives = u64::from(config.journal_segments);
+                replay.holes += u64::from(scan.released);
+            }
+            if scan.unreadable || (scan.seq == 0 && !unread.is_empty()) {
                 // Never finished being made, when it is all zeros; else nobody knows what it held.
-                if bytes.iter().any(|byte| *byte != 0) && !only_keys(&bytes) {
+                let held = bytes.iter().any(|byte| *byte != 0) && !only_keys(&bytes);
+                if held || !unread.is_empty() {
                     replay.holes += 1;
                 }
                 disk.rename(&segment_path(slot), &format!("{JOURNAL_DIR}/{slot}.unreadable"))?;
@@ -130,6 +139,7 @@ impl Journal {
                 scans.insert(scan.seq, (slot, file, scan));
             }
         }
+        index.seq_last += hidden_lives;
         let ends: BTreeMap<u64, u32> = scans.iter().map(|(seq, (_, _, scan))| (*seq, scan.prior_end)).collect();
         for (seq, (slot, file, mut scan)) in scans
             .into_iter()

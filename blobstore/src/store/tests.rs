@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use platform::{CallClass, DiskCall, Effect, FaultRule, FaultyDisk, SeededEntropy};
+use platform::{CallClass, DiskCall, Effect, FaultRule, FaultyDisk, InlinePool, SeededEntropy};
 
 use super::*;
 use crate::files::{compressed_path, plain_path};
@@ -452,6 +452,41 @@ async fn a_record_that_the_disk_does_not_read_any_more_is_damaged_and_holds_up_n
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(get(&store, again).await.unwrap() == message(600, 3));
     assert_eq!(told.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_the_disk_does_not_read_of_the_journal_is_damage_and_the_rest_is_kept() {
+    // A payload, a record with its header, room that was never used, the marks and keys.
+    for (offset, readable) in [(22_000, 2), (4096 + 2, 2), (60_000, 3), (700, 0)] {
+        let disk = FaultyDisk::new();
+        let mut ids = Vec::new();
+        {
+            let store = open(&disk).await;
+            store.0.filing.abort();
+            for number in 0..3 {
+                ids.push(put(&store, &message(14_000, number)).await.unwrap());
+            }
+        }
+        disk.make_range_unreadable("blobs.journal/0.segment", offset..offset + 1);
+        let store = open(&disk).await;
+        assert!(store.status().journal_damage > 0, "{offset}");
+        let mut good = 0;
+        for id in &ids {
+            good += usize::from(get(&store, *id).await.is_ok());
+        }
+        assert_eq!(good, readable, "{offset}");
+        store.flush().await.unwrap();
+        put(&store, &message(14_000, 9)).await.unwrap();
+    }
+    let disk = FaultyDisk::new();
+    put(&open(&disk).await, &message(600, 1)).await.unwrap();
+    disk.make_range_unreadable("blobs.journal/0.segment", 0..64 * 1024);
+    let pool: Arc<dyn BlockingPool> = Arc::new(InlinePool);
+    let opened = BlobStore::open(config(), Arc::new(disk), pool, Arc::new(SeededEntropy::new(1))).await;
+    assert!(
+        matches!(opened.err(), Some(BlobError::Disk(_))),
+        "the disk reads nothing"
+    );
 }
 
 #[tokio::test]
