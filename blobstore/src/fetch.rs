@@ -88,7 +88,7 @@ impl Fetcher {
         match self.store.verify(id).await {
             Ok(_) => return Ok(()),
             Err(BlobError::NotFound(_)) if self.store.is_in_journal(id) => return Ok(()),
-            Err(BlobError::NotFound(_) | BlobError::Corrupt(_)) => {}
+            Err(BlobError::NotFound(_) | BlobError::Corrupt(_) | BlobError::Disk(_)) => {}
             Err(error) => return Err(error),
         }
         let remote = self.remote(id, nodes, Class::Bulk).await?;
