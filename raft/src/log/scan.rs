@@ -137,7 +137,7 @@ impl Scan {
             }
             let (resume, durable) = markers_behind(&bytes, context, offset, self.last_seq);
             // Everything in a segment that has a successor was durable.
-            let durable = known_end.unwrap_or(if last { durable.max(unread_end) } else { capacity });
+            let durable = known_end.unwrap_or_else(|| if last { durable.max(unread_end) } else { capacity });
             if offset < durable && !mutants::is_planted(Mutant::DamageAsTornTail) {
                 // Batches may be missing behind this one, and nobody knows of which groups, unless the next one, or
                 // nothing, follows.
