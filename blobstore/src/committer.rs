@@ -206,6 +206,11 @@ impl Journal {
         result
     }
 
+    /// The blobs that have no durable file yet.
+    pub(crate) fn ids(&self) -> Vec<BlobId> {
+        lock(&self.index).places.keys().copied().collect()
+    }
+
     /// Where a blob is that has no durable file yet.
     pub(crate) fn place(&self, id: BlobId) -> Option<Place> {
         lock(&self.index).places.get(&id).cloned()

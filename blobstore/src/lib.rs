@@ -7,6 +7,7 @@
 //!
 //! Not here, and never: what a message means, who may read it, which group refers to it, when passes run.
 
+mod audit;
 mod collect;
 mod committer;
 mod copies;
@@ -34,6 +35,7 @@ mod testing;
 mod wire;
 mod writer;
 
+pub use audit::Audit;
 pub use collect::{CollectReport, IsReferenced, ScrubReport, Walk};
 pub use error::BlobError;
 pub use fetch::Fetcher;

@@ -22,6 +22,8 @@ pub(crate) struct Ailments(Mutex<BTreeMap<GroupId, Ailment>>);
 #[derive(Clone, Debug)]
 struct Ailment {
     ailing: Ailing,
+    /// It was open when it was found: what attends to its group goes on with the new replica.
+    is_attended: bool,
     /// Why it did not work the last time.
     wanting: Option<String>,
 }
@@ -31,18 +33,23 @@ impl Ailments {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A replica was found that cannot go on.
-    pub(crate) fn found(&self, ailing: Ailing) {
+    /// A replica was found that cannot go on, while it was open or when it was to be opened.
+    pub(crate) fn found(&self, ailing: Ailing, was_open: bool) {
         let mut ailments = self.lock();
         let group = ailing.group;
         ailments.entry(group).or_insert_with(|| {
             tracing::error!(%group, reason = ailing.reason, "the replica cannot go on; it is being repaired from the others");
-            Ailment { ailing, wanting: None }
+            Ailment {
+                ailing,
+                is_attended: was_open,
+                wanting: None,
+            }
         });
     }
 
-    fn is_well(&self, group: GroupId) {
-        self.lock().remove(&group);
+    /// Its replica is open again; gives whether its group is attended to already.
+    fn is_well(&self, group: GroupId) -> bool {
+        self.lock().remove(&group).is_some_and(|ailment| ailment.is_attended)
     }
 
     fn wants(&self, group: GroupId, error: &RepairError) {
@@ -92,36 +99,43 @@ pub(crate) async fn run(parts: Arc<Parts>) {
     let mut attendants = JoinSet::new();
     loop {
         for ailing in parts.groups.ailing() {
-            parts.ailments.found(ailing);
+            parts.ailments.found(ailing, true);
         }
         let repairs = parts.ailments.list().into_iter().map(|ailing| {
             let parts = Arc::clone(&parts);
             async move {
-                // Those that were open before have their attendants already, and these go on with the new replica.
-                let was_open = parts.groups.group(ailing.group).is_some();
                 let repaired = once(&parts, &ailing).await?;
-                (!was_open).then_some((ailing, repaired))
+                Some((ailing, repaired))
             }
         });
-        for (ailing, opened) in futures_util::future::join_all(repairs).await.into_iter().flatten() {
-            parts.attend(&opened, ailing.kind, &mut attendants);
+        for (ailing, repaired) in futures_util::future::join_all(repairs).await.into_iter().flatten() {
+            if let Repaired::Unattended(opened) = repaired {
+                parts.attend(&opened, ailing.kind, &mut attendants);
+            }
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Repairs one replica and returns when it is open.
+/// A replica that is open again.
+enum Repaired {
+    /// Nobody attends to its group yet.
+    Unattended(Group),
+    Attended,
+}
+
+/// Repairs one replica that could not be opened, and returns when it is open.
 pub(crate) async fn until_open(parts: &Arc<Parts>, group: GroupId) -> Option<Group> {
     loop {
         let ailing = parts.ailments.list().into_iter().find(|ailing| ailing.group == group)?;
-        if let Some(opened) = once(parts, &ailing).await {
+        if let Some(Repaired::Unattended(opened)) = once(parts, &ailing).await {
             return Some(opened);
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn once(parts: &Arc<Parts>, ailing: &Ailing) -> Option<Group> {
+async fn once(parts: &Arc<Parts>, ailing: &Ailing) -> Option<Repaired> {
     let node = parts.identity.node();
     let members = parts.members.seed().nodes;
     let others: Vec<NodeId> = members
@@ -132,8 +146,11 @@ async fn once(parts: &Arc<Parts>, ailing: &Ailing) -> Option<Group> {
     match parts.groups.repair_group(ailing, &others).await {
         Ok(opened) => {
             tracing::info!(group = %ailing.group, "the replica is begun anew and fetches everything from the others");
-            parts.ailments.is_well(ailing.group);
-            Some(opened)
+            parts.health.opened(ailing.group);
+            Some(match parts.ailments.is_well(ailing.group) {
+                true => Repaired::Attended,
+                false => Repaired::Unattended(opened),
+            })
         }
         Err(error) => {
             parts.ailments.wants(ailing.group, &error);
@@ -163,8 +180,11 @@ mod tests {
             kind: MachineKind::Mailbox,
             reason: reason.to_owned(),
         };
-        ailments.found(ailing("log damaged: a record is damaged, at offset 512 of log/1.seg"));
-        ailments.found(ailing("something later"));
+        ailments.found(
+            ailing("log damaged: a record is damaged, at offset 512 of log/1.seg"),
+            false,
+        );
+        ailments.found(ailing("something later"), true);
         let said = ailments.all();
         assert_eq!(said[0].0, GroupId(3));
         assert_eq!(
@@ -178,7 +198,9 @@ mod tests {
                 .contains("not yet possible: group 3 is open already")
         );
         assert!(ailments.contains(GroupId(3)));
-        ailments.is_well(GroupId(3));
+        assert!(!ailments.is_well(GroupId(3)), "it was found when it was to be opened");
+        ailments.found(ailing("something else"), true);
+        assert!(ailments.is_well(GroupId(3)));
         assert!(ailments.all().is_empty());
     }
 }

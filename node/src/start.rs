@@ -379,12 +379,13 @@ impl Parts {
             }
             Err(error) => {
                 if let OpenError::NeedsRepair { reason, .. } = &error {
-                    self.ailments.found(Ailing {
+                    let ailing = Ailing {
                         group,
                         incarnation,
                         kind,
                         reason: reason.clone(),
-                    });
+                    };
+                    self.ailments.found(ailing, false);
                 }
                 Err(StartError::Storage("group", error.to_string()))
             }

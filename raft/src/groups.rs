@@ -407,6 +407,23 @@ impl Inner {
         kind: MachineKind,
         ties: Ties,
     ) -> Result<Group, OpenError> {
+        match self.open_once(group, incarnation, kind, ties).await {
+            Err(error @ OpenError::Log { .. }) => match self.fault(GroupKey { group, incarnation }).await? {
+                // Its log was found to be damaged when it was read.
+                Some(reason) => Err(OpenError::NeedsRepair { group, reason }),
+                None => Err(error),
+            },
+            other => other,
+        }
+    }
+
+    async fn open_once(
+        &self,
+        group: GroupId,
+        incarnation: Incarnation,
+        kind: MachineKind,
+        ties: Ties,
+    ) -> Result<Group, OpenError> {
         let Dependencies {
             disk,
             pool,
@@ -526,8 +543,9 @@ impl Inner {
                 self.failed.tell("the index does not see that the disk has room again")
             }
             Err(error) => {
-                if matches!(error, OpenError::NeedsRepair { .. }) {
+                if let OpenError::NeedsRepair { reason, .. } = &error {
                     replica.ties.may_pass.store(false, Ordering::Release);
+                    replica.close_for_repair(reason);
                 }
                 tracing::warn!(group = group.0, error = %error, "replica not opened again");
             }

@@ -21,6 +21,7 @@ pub mod log;
 mod log_store;
 mod machine;
 mod network;
+pub mod outside;
 mod receipts;
 mod repair;
 mod replica;

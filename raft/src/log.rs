@@ -576,6 +576,13 @@ impl SharedLog {
         self.inner.lock().position
     }
 
+    /// Whether everything that was submitted is durable, so that what [`SharedLog::state`] says would survive a power loss.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let shared = self.inner.lock();
+        !shared.running && shared.queue.is_empty() && shared.failed.is_none()
+    }
+
     /// How the log failed for good, if it did: the node must stop.
     #[must_use]
     pub fn failure(&self) -> Option<LogError> {

@@ -94,8 +94,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     /// under the numbers of those that were acknowledged.
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
         let vote = self.log.state(self.key).and_then(|state| state.vote);
-        let vote =
-            vote.map(|bytes| codec::decode::<Vote>(VOTE_VERSION, &bytes, VOTE_BYTES_MAX).map_err(io::Error::other));
+        let vote = vote.map(|bytes| decode_vote(&bytes).map_err(io::Error::other));
         let vote = vote.transpose()?;
         Ok(vote.map(|vote| match vote.leader_id.voted_for == self.log.node().0 {
             true => Vote {
@@ -110,7 +109,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
         self.read(start..end, limits::LOG_READ_BYTES_MAX).await
     }
 
-    /// In pieces, so that a node that starts with a long log does not hold all of it in memory.
+    /// In pieces, so that a node that starts with a long log does not hold all of it in memory. Where entries
+    /// found no room, one that is not there is an error and not the end: openraft takes the whole range for applied then.
     async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
@@ -121,6 +121,10 @@ impl RaftLogReader<TypeConfig> for LogStore {
                 return None;
             }
             match store.read(range.clone(), limits::LOG_READ_BYTES_MAX).await {
+                Ok(entries) if entries.is_empty() && store.may_pass.load(Ordering::Acquire) => {
+                    let missing = io::Error::other(format!("the log has no entry {}", range.start));
+                    Some((stream::iter(vec![Err(missing)]), (store, 0..0)))
+                }
                 Ok(entries) => {
                     let next = entries.last().map_or(range.end, |entry| entry.log_id.index + 1);
                     let entries: Vec<_> = entries.into_iter().map(Ok).collect();
@@ -215,6 +219,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 /// A vote as it stands in the log.
 pub(crate) fn encode_vote(vote: &Vote) -> Result<Bytes, codec::CodecError> {
     codec::encode(VOTE_VERSION, vote, VOTE_BYTES_MAX).map(Bytes::from)
+}
+
+/// The vote that stands in the log.
+pub(crate) fn decode_vote(bytes: &[u8]) -> Result<Vote, codec::CodecError> {
+    codec::decode(VOTE_VERSION, bytes, VOTE_BYTES_MAX)
 }
 
 fn decode(entries: Vec<LogEntry>) -> Result<Vec<Entry>, io::Error> {

@@ -12,7 +12,11 @@ use oracle::time::Time;
 #[derive(Clone)]
 pub struct Book(Arc<Mutex<Inner>>);
 
+/// See [`Book::on_acknowledged`].
+pub type Acknowledged = Arc<dyn Fn(Time, &[u8]) + Send + Sync>;
+
 struct Inner {
+    acknowledged: Option<Acknowledged>,
     judge: Judge,
     coverage: Coverage,
     violations: Vec<Violation>,
@@ -21,6 +25,7 @@ struct Inner {
 impl Default for Book {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Inner {
+            acknowledged: None,
             judge: Judge::new(),
             coverage: Coverage::of_one_run(),
             violations: Vec::new(),
@@ -73,6 +78,19 @@ impl Book {
     #[must_use]
     pub fn coverage(&self) -> Coverage {
         self.inner().coverage.clone()
+    }
+
+    /// Who is told when a message was acknowledged: when the operation began, and the bytes in which the stored message ends.
+    pub fn on_acknowledged(&self, told: Acknowledged) {
+        self.inner().acknowledged = Some(told);
+    }
+
+    /// A message was acknowledged as delivered or appended, just now; its operation began at `began`.
+    pub fn acknowledged(&self, began: Time, bytes: &[u8]) {
+        let told = self.inner().acknowledged.clone();
+        if let Some(told) = told {
+            told(began, bytes);
+        }
     }
 
     /// Tells the judge something, or asks it.

@@ -18,6 +18,7 @@ use raft::Groups;
 use state::KeptEngine;
 use tokio::sync::mpsc;
 
+use crate::inspect::leaks::Remains;
 use crate::net::{SimNetwork, Weather};
 use crate::os::EPOCH_SECONDS;
 use crate::pool::SimPool;
@@ -79,6 +80,8 @@ struct State {
     wiped: bool,
     /// The disk and the index as they were, now and then.
     images: Vec<Image>,
+    /// What may be left of lives that are over, and the parts of the present one.
+    remains: Vec<Remains>,
 }
 
 /// What somebody outside waits for at the disk.
@@ -140,6 +143,8 @@ pub struct Running {
     pub store: MailStore,
     /// Its replicas.
     pub groups: Groups,
+    /// Where its tasks are.
+    pub runtime: tokio::runtime::Handle,
 }
 
 impl Host {
@@ -177,6 +182,7 @@ impl Host {
                 removed: false,
                 wiped: false,
                 images: Vec::new(),
+                remains: Vec::new(),
             }),
         }))
     }
@@ -197,6 +203,23 @@ impl Host {
     #[must_use]
     pub fn address(&self) -> IpAddr {
         self.0.address
+    }
+
+    /// How many mailbox groups there are.
+    #[must_use]
+    pub fn groups(&self) -> u32 {
+        self.0.groups
+    }
+
+    /// Its index.
+    #[must_use]
+    pub fn index(&self) -> Arc<KeptEngine> {
+        Arc::clone(&self.lock().engine)
+    }
+
+    /// What may be left of its lives.
+    pub fn remains<T>(&self, look: impl FnOnce(&mut Vec<Remains>) -> T) -> T {
+        look(&mut self.lock().remains)
     }
 
     /// Its disk.
@@ -390,6 +413,7 @@ impl Host {
         let engine = Arc::clone(&self.lock().engine);
         self.0.trace.note(&self.name(), "boot", &life.to_string(), &[]);
         let machine = self.machine(life, engine);
+        self.lock().remains.push(parts_of(life, &machine));
         let result = self.live(machine).await;
         let mut state = self.lock();
         state.running = None;
@@ -450,6 +474,7 @@ impl Host {
         let running = Running {
             store: node.store(),
             groups: node.groups(),
+            runtime: tokio::runtime::Handle::current(),
         };
         let (sender, mut controls) = mpsc::unbounded_channel();
         {
@@ -542,21 +567,44 @@ impl Host {
     }
 }
 
+/// Who holds the parts of a machine that one life of a node was given.
+fn parts_of(life: u64, machine: &Machine) -> Remains {
+    let (disk, pool) = (Arc::downgrade(&machine.disk), Arc::downgrade(&machine.pool));
+    let (clock, entropy) = (Arc::downgrade(&machine.clock), Arc::downgrade(&machine.entropy));
+    let network = Arc::downgrade(&machine.network);
+    Remains {
+        life,
+        parts: vec![
+            ("disk", Box::new(move || disk.strong_count())),
+            ("pool", Box::new(move || pool.strong_count())),
+            ("clock", Box::new(move || clock.strong_count())),
+            ("entropy", Box::new(move || entropy.strong_count())),
+            ("network", Box::new(move || network.strong_count())),
+        ],
+    }
+}
+
+/// How long a blob stays to which nothing refers: longer than an operation can be in doubt, and short enough for a run.
+pub(crate) const GRACE: Duration = Duration::from_secs(15);
+/// Between two collections.
+pub(crate) const COLLECT: Duration = Duration::from_secs(20);
+
 /// Small and frequent, so that segments change, snapshots are made and logs purged within a minute.
-fn scale() -> Scale {
+#[must_use]
+pub fn scale() -> Scale {
     Scale {
         log_segment_bytes: 128 * 1024,
         blobs: BlobConfig {
             journal_segment_bytes: 64 * 1024,
             inline_bytes_max: INLINE_BYTES,
             memory_bytes_max: 16 * 1024,
-            grace: Duration::from_secs(15),
+            grace: GRACE,
             ..BlobConfig::default()
         },
         raft: raft_config,
         care: Rhythm {
             scrub: Duration::from_secs(60),
-            collect: Duration::from_secs(20),
+            collect: COLLECT,
             prune: Duration::from_secs(15),
         },
     }

@@ -14,7 +14,7 @@ use core_types::mutants::Mutant;
 use crate::child;
 
 /// Seeds within which each planted bug has to be found.
-pub const SEEDS_MAX: u64 = 200;
+pub const SEEDS_AT_MOST: u64 = 200;
 /// Seconds of load in each run. Short runs find more per second of work than long ones.
 pub const SECONDS: u64 = 30;
 
@@ -51,7 +51,7 @@ impl Hunt {
         Self {
             program: program.to_owned(),
             from: 1,
-            seeds: SEEDS_MAX,
+            seeds: SEEDS_AT_MOST,
             seconds: SECONDS,
             jobs: 1,
         }

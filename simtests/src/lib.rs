@@ -15,6 +15,7 @@ pub mod client;
 pub mod host;
 #[cfg(feature = "mutants")]
 pub mod hunt;
+pub mod inspect;
 pub mod net;
 pub mod os;
 pub mod pool;

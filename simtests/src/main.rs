@@ -301,7 +301,7 @@ fn hunt(name: &str, cli: &Cli) -> Result<bool, String> {
     }
     let hunt = hunt::Hunt {
         from: cli.from,
-        seeds: cli.seeds.unwrap_or(hunt::SEEDS_MAX),
+        seeds: cli.seeds.unwrap_or(hunt::SEEDS_AT_MOST),
         seconds: cli.seconds(),
         jobs: cli.jobs,
         ..hunt::Hunt::with(&program)

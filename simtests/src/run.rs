@@ -22,6 +22,7 @@ use platform::{RuleId, SeededEntropy};
 use crate::book::Book;
 use crate::check;
 use crate::host::Host;
+use crate::inspect::Inspect;
 use crate::net::Weather;
 use crate::os::{EPOCH_SECONDS, Seeded};
 use crate::site::{Site, Standing};
@@ -92,6 +93,7 @@ struct Run {
     /// The clients' world, once there are clients.
     world: Option<World>,
     watch: Watch,
+    inspect: Option<Inspect>,
 }
 
 /// How long the cluster may take to be founded.
@@ -121,6 +123,7 @@ impl Run {
             victims: BTreeMap::new(),
             world: None,
             watch: Watch::default(),
+            inspect: None,
             plan,
         }
     }
@@ -203,6 +206,7 @@ impl Run {
 
     fn phases(&mut self, sim: &mut turmoil::Sim<'_>, hosts: &[Host]) -> Result<(), String> {
         let addresses = self.site.members();
+        self.inspect = Some(Inspect::new(hosts, &self.book, self.plan.schedule.seed));
         // Founding.
         let outcome = Slot::default();
         let first = hosts.get(..addresses.len()).unwrap_or(hosts).to_vec();
@@ -214,6 +218,7 @@ impl Run {
             .map_err(|error| format!("founding: {error}"))?;
         outcome.take()?;
         self.trace.note("run", "founded", "", &[]);
+        self.inspect(|inspect| inspect.founded());
         self.world = Some(world.clone());
         // Load and faults.
         let stop = Arc::new(AtomicBool::new(false));
@@ -253,6 +258,7 @@ impl Run {
             self.step(sim)?;
         }
         self.trace.note("run", "healed", "", &[]);
+        self.inspect(|inspect| inspect.healed(sim.elapsed()));
         stop.store(true, Ordering::Relaxed);
         self.step_until(sim, hosts, CLIENTS_END_WITHIN, || clients.iter().all(Slot::is_set))
             .map_err(|error| format!("I33: a client's operation did not end: {error}"))?;
@@ -268,11 +274,28 @@ impl Run {
         });
         self.step_until(sim, hosts, check::QUIET_WITHIN * 2, || outcome.is_set())
             .map_err(|error| format!("I32: {error}"))?;
-        outcome.take()
+        outcome.take()?;
+        // At rest, seen from outside.
+        let inspect = self.inspect.clone();
+        while inspect
+            .as_ref()
+            .is_some_and(|inspect| !inspect.is_settled(sim.elapsed()))
+        {
+            self.step(sim)?;
+        }
+        Ok(())
+    }
+
+    fn inspect(&self, look: impl FnOnce(&Inspect)) {
+        if let Some(inspect) = &self.inspect {
+            look(inspect);
+        }
     }
 
     fn step(&self, sim: &mut turmoil::Sim<'_>) -> Result<(), String> {
-        sim.step().map(drop).map_err(|error| error.to_string())
+        sim.step().map_err(|error| error.to_string())?;
+        self.inspect(|inspect| inspect.look(sim.elapsed()));
+        Ok(())
     }
 
     fn step_until(

@@ -1,7 +1,8 @@
 //! I27: damage in a log that was durable is found out, and is never taken for the torn end of it.
 //!
 //! What a power loss would leave of a disk is opened as a node would open it, before and after a bit of it is flipped. The last
-//! batch alone has no later one that proves it durable, and may be cut off as torn.
+//! batch alone has no later one that proves it durable, and may be cut off as torn; and with it what was written without a sync
+//! before it, which is one batch at most (the mark of a log at rest).
 
 use std::sync::Arc;
 
@@ -15,13 +16,16 @@ use crate::book::Book;
 /// Octets of a segment that is begun here.
 const SEGMENT_BYTES: u64 = 128 * 1024;
 
-/// Whether a log lost more than its last batch between the two images without saying so. The node's id is the host's number,
+/// Batches at the end of a log that nothing behind them proves to be durable.
+const UNPROVEN: u64 = 2;
+
+/// Whether a log lost more than its end between the two images without saying so. The node's id is the host's number,
 /// unless the log says that it is another.
 #[must_use]
 pub fn lost(host: u64, before: &DiskImage, after: &DiskImage) -> Option<Violation> {
     let (before, _) = open(before, NodeId(host))?;
     let (after, is_damaged) = open(after, NodeId(host))?;
-    (!is_damaged && after + 1 < before).then(|| {
+    (!is_damaged && after + UNPROVEN < before).then(|| {
         let what = format!(
             "the log of node-{host} ended with batch {before}; after one bit of it was flipped it ends with {after}"
         );

@@ -283,7 +283,9 @@ impl FaultyDisk {
 
     /// Cuts a file, at rest and as it is now.
     pub fn truncate_at_rest(&self, path: &str, length: u64) {
-        self.lock().at_rest(path, |pages| pages.resize(length.min(pages.len())));
+        let mut shared = self.lock();
+        shared.at_rest(path, |pages| pages.resize(length.min(pages.len())));
+        shared.faults.fire("disk.file_cut");
     }
 
     /// Takes away, durably, the files whose path begins so; gives their paths.
@@ -293,6 +295,7 @@ impl FaultyDisk {
         let paths = shared.names.keys().filter(|path| gone(path)).cloned().collect();
         shared.names.retain(|path, _| !gone(path));
         shared.durable_names.retain(|path, _| !gone(path));
+        shared.faults.fire("disk.file_lost");
         paths
     }
 
@@ -328,6 +331,19 @@ impl FaultyDisk {
     #[must_use]
     pub fn paths(&self) -> Vec<String> {
         self.lock().names.keys().cloned().collect()
+    }
+
+    /// The files that are open now, by path, and how often each; one that has no name any more counts under the empty path.
+    #[must_use]
+    pub fn open_files(&self) -> BTreeMap<String, usize> {
+        let shared = self.lock();
+        let paths: BTreeMap<u64, &String> = shared.names.iter().map(|(path, inode)| (*inode, path)).collect();
+        let mut open = BTreeMap::new();
+        for (inode, count) in &shared.handles {
+            let path = paths.get(inode).map_or_else(String::new, |path| (*path).clone());
+            *open.entry(path).or_insert(0) += count;
+        }
+        open
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {

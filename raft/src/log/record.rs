@@ -40,7 +40,12 @@ pub(crate) struct SegmentHeader {
     pub(crate) previous_end: u64,
     /// The lowest segment that was still needed when this one began.
     pub(crate) oldest: u64,
+    /// Octets of the file. It is made whole before it gets its name: one that is shorter was cut.
+    pub(crate) capacity: u64,
 }
+
+/// Octets of a header without its check sum.
+const HEADER_BODY_BYTES: usize = 72;
 
 impl SegmentHeader {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -50,6 +55,7 @@ impl SegmentHeader {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(&self.salt);
+        bytes.extend_from_slice(&self.capacity.to_le_bytes());
         let crc = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
         bytes.resize(SEGMENT_HEADER_BYTES, 0);
@@ -58,7 +64,7 @@ impl SegmentHeader {
 
     /// `None` unless the bytes are a whole header; an unknown version is `Err` with it.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Self>, u8> {
-        let Some((body, rest)) = bytes.split_at_checked(64) else {
+        let Some((body, rest)) = bytes.split_at_checked(HEADER_BODY_BYTES) else {
             return Ok(None);
         };
         if body.get(1..8) != Some(MAGIC) || read_u32(rest, 0) != Some(crc32c::crc32c(body)) {
@@ -76,6 +82,7 @@ impl SegmentHeader {
                 previous_end: read_u64(body, 32)?,
                 oldest: read_u64(body, 40)?,
                 salt: body.get(48..64)?.try_into().ok()?,
+                capacity: read_u64(body, 64)?,
             })
         };
         Ok(parse())
@@ -515,14 +522,15 @@ mod tests {
             salt: [4; 16],
             previous_end: 5,
             oldest: 1,
+            capacity: 1 << 20,
         };
         let mut bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(Some(header)));
-        assert_eq!(SegmentHeader::decode(&bytes[..67]), Ok(None));
+        assert_eq!(SegmentHeader::decode(&bytes[..HEADER_BODY_BYTES + 3]), Ok(None));
         bytes[0] = 2;
         assert_eq!(SegmentHeader::decode(&bytes), Ok(None));
-        let crc = crc32c::crc32c(&bytes[..64]);
-        bytes[64..68].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..HEADER_BODY_BYTES]);
+        bytes[HEADER_BODY_BYTES..HEADER_BODY_BYTES + 4].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(SegmentHeader::decode(&bytes), Err(2));
     }
 

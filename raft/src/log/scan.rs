@@ -112,6 +112,9 @@ impl Scan {
         let unread = file.read_around_at(0, &mut bytes).map_err(LogError::Disk)?;
         // Nobody knows what the disk does not read: it counts as what was durable, and is neither a tail nor the end.
         let unread_end = unread.last().map_or(0, |range| range.end);
+        if one.header.as_ref().is_some_and(|header| capacity < header.capacity) {
+            self.damage_everyone(cut_segment(&one.segment.path, capacity));
+        }
         let context = Context {
             salt,
             segment: one.number,
@@ -159,13 +162,14 @@ impl Scan {
             break;
         }
         if last {
+            // Nothing is written behind a header that cannot be read, or that is cut off.
+            let end = if one.header.is_some() { offset } else { capacity };
             self.tail = Some(Tail {
                 number: one.number,
-                // Nothing is written behind a header that cannot be read.
-                end: if one.header.is_some() { offset } else { capacity },
+                end,
                 capacity,
                 torn_end,
-                durable: self.last_durable.min(offset),
+                durable: self.last_durable.min(end),
                 unread,
             });
         }
@@ -345,6 +349,15 @@ fn damaged_header(path: &str) -> Damage {
         offset: 0,
         groups: None,
         detail: "the header of a segment is damaged",
+    }
+}
+
+fn cut_segment(path: &str, length: u64) -> Damage {
+    Damage {
+        segment: path.to_owned(),
+        offset: length,
+        groups: None,
+        detail: "the rest of a segment is cut off",
     }
 }
 

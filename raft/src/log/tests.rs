@@ -357,11 +357,11 @@ fn the_log_of_another_node_and_one_of_another_version_are_refused() {
     );
     assert!(matches!(refused, Err(LogError::WrongNode { found: NodeId(1), .. })));
     let file = disk.open(&newest(&disk), OpenMode::Write).unwrap();
-    let mut header = vec![0; 68];
+    let mut header = vec![0; 76];
     file.read_exact_at(0, &mut header).unwrap();
     header[0] = 9;
-    let crc = crc32c::crc32c(&header[..64]);
-    header[64..].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32c::crc32c(&header[..72]);
+    header[72..].copy_from_slice(&crc.to_le_bytes());
     file.write_at(0, &header).unwrap();
     assert!(matches!(
         try_open(&disk),

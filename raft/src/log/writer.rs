@@ -190,6 +190,7 @@ impl Writer {
             salt: self.salt,
             previous_end: self.durable,
             oldest: self.written.oldest,
+            capacity,
         };
         let directory = &config.directory;
         let temporary = spare::path_of(config);

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use core_types::{BlockingPool, Disk, GroupId, Incarnation, NodeId};
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -215,4 +215,28 @@ async fn a_removed_group_is_empty_when_it_comes_again() {
     log.write(key(1), vec![Record::Created]).await.unwrap();
     let mut store = LogStore::open(log, key(1), Arc::default()).await.unwrap();
     assert_eq!(store.get_log_state().await.unwrap().last_log_id, None);
+}
+
+#[tokio::test]
+async fn an_entry_that_found_no_room_is_no_end_of_the_entries() {
+    let disk = FaultyDisk::new();
+    let log = open(Arc::new(disk.clone()), Arc::new(InlinePool));
+    let mut store = LogStore::open(log, key(1), Arc::default()).await.unwrap();
+    store
+        .blocking_append((0..5).map(|index| entry(1, index, 10)))
+        .await
+        .unwrap();
+    disk.set_capacity(Some(disk.used_bytes()));
+    let large = (5..7).map(|index| entry(1, index, 1 << 20));
+    assert!(store.blocking_append(large).await.is_err());
+    for (range, there) in [(0..5, 5), (2..4, 2), (3..7, 2), (5..6, 0)] {
+        let entries: Vec<_> = store.entries_stream(range.clone()).await.collect().await;
+        let found = entries.iter().filter(|entry| entry.is_ok()).count() as u64;
+        let is_whole = entries.iter().all(Result::is_ok);
+        assert_eq!(
+            (found, is_whole),
+            (there, there == range.end - range.start),
+            "{range:?}"
+        );
+    }
 }

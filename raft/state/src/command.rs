@@ -1,6 +1,5 @@
 //! What can be asked of a group: commands, as they stand in the log.
 
-use core_types::limits::BLOB_COPIES;
 use core_types::{
     AccountId, Address, BlobId, Domain, EmailId, Flags, GroupId, Incarnation, MailboxGuid, MailboxName, MessageGuid,
     ModSeq, NodeId, OpId, QueueId, SiteId, UnixMillis,
@@ -303,11 +302,11 @@ pub struct Receipts {
 }
 
 impl Receipts {
-    /// Of a group with so many voters this many have to hold a blob, whatever the others do: with a majority never fewer than
-    /// two.
+    /// Of a group with so many voters this many have to hold a blob, whatever the others do: never fewer than two, where there
+    /// are two. Two voters commit nothing without each other, so that this refuses nothing that could be acknowledged.
     #[must_use]
     pub const fn copies_least(voters: usize) -> usize {
-        if voters >= BLOB_COPIES { 2 } else { 1 }
+        if voters >= 2 { 2 } else { 1 }
     }
 }
 

@@ -86,12 +86,20 @@ impl Administrator {
     /// A node on an empty machine joins.
     async fn join(&self, machine: u64) -> Answer<()> {
         let host = self.host(machine)?;
+        let mut asked = false;
         loop {
             let body = format!("{{\"name\":\"{}-{}\"}}", host.name(), host.lives());
-            let answer = self.ask("POST", "/v1/nodes", &body).await?;
-            let token: api::JoinToken =
-                serde_json::from_str(&answer).map_err(|error| Failure::Protocol(error.to_string()))?;
-            host.set_token(token.token);
+            match self.ask("POST", "/v1/nodes", &body).await {
+                Ok(answer) => {
+                    let token: api::JoinToken =
+                        serde_json::from_str(&answer).map_err(|error| Failure::Protocol(error.to_string()))?;
+                    host.set_token(token.token);
+                    asked = true;
+                }
+                // It has joined meanwhile, and is not up yet.
+                Err(Failure::Refused(text)) if asked && text.contains("already exists") => {}
+                Err(failure) => return Err(failure),
+            }
             // A token may be no good where wall clocks jump by hours: then another is asked for, as a person would.
             let patience = tokio::time::Instant::now() + TOKEN_PATIENCE;
             while tokio::time::Instant::now() < patience {

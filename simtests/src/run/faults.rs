@@ -77,6 +77,7 @@ impl Run {
                 }
             }
         }
+        self.inspect(|inspect| inspect.fault(sim.elapsed(), self.active.len()));
         self.weather
             .set(self.active.values().map(|(fault, _)| fault.clone()).collect());
         let machines: Vec<u64> = hosts.iter().map(Host::number).collect();

@@ -5,6 +5,7 @@ use oracle::message::digest;
 use oracle::schedule::During;
 
 use super::{Client, address, outcome_of};
+use crate::book::Book;
 use crate::client::smtp::{Smtp, Taken};
 use crate::client::{Answer, Failure};
 
@@ -42,10 +43,14 @@ impl Client {
             })
             .collect();
         let addresses: Vec<String> = to.iter().map(|user| address(*user)).collect();
+        let began = Book::now();
         let outcomes = match smtp.deliver("a@example.org", &addresses, &bytes).await {
             Ok(outcomes) => outcomes,
             Err(failure) => vec![Err(failure); to.len()],
         };
+        if outcomes.iter().any(|outcome| matches!(outcome, Ok(Taken::Delivered))) {
+            self.book().acknowledged(began, &bytes);
+        }
         for (op, outcome) in ops.into_iter().zip(&outcomes) {
             let ended = match outcome {
                 Ok(Taken::Delivered) => Outcome::Ok,
@@ -62,7 +67,7 @@ impl Client {
         if to.len() > 1 {
             self.book().count("op.deliver-many");
         }
-        outcomes.into_iter().map(|outcome| outcome.map(drop)).collect()
+        outcomes.into_iter().try_for_each(|outcome| outcome.map(drop))
     }
 
     async fn die_in_data(&mut self) -> Answer<()> {

@@ -107,10 +107,14 @@ impl Client {
             flags,
             uid: None,
         });
+        let began = Book::now();
         let answer = match self.imap().await {
             Ok(imap) => imap.append(&name, flags, &bytes).await,
             Err(failure) => Err(failure),
         };
+        if answer.is_ok() {
+            self.book().acknowledged(began, &bytes);
+        }
         match &answer {
             Ok((_, told)) => self.end(op, Outcome::Ok, |action| {
                 if let Action::Append { uid, .. } = action {

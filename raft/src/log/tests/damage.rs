@@ -1,5 +1,6 @@
 //! Bits that flip at rest: below the watermark they are named, above it they are a torn tail.
 
+use core_types::{Disk, OpenMode};
 use platform::{CallClass, Effect, FaultRule, FaultyDisk, InlinePool, SeededEntropy};
 
 use super::super::record::SEGMENT_HEADER_BYTES;
@@ -162,7 +163,7 @@ fn zeros_below_the_watermark_do_not_end_the_log() {
     let log = filled(&disk, 10);
     let (segment, offset) = place_of(&log, key(2), 5);
     drop(log);
-    let file = disk.open(&segment, core_types::OpenMode::Write).unwrap();
+    let file = disk.open(&segment, OpenMode::Write).unwrap();
     file.write_at(offset & !511, &[0; 512]).unwrap();
     let log = open(&disk);
     assert_eq!(log.damages()[0].segment, segment);
@@ -185,7 +186,7 @@ fn what_the_disk_does_not_read_is_damage_and_neither_a_torn_tail_nor_the_end() {
     let (last, in_last) = place_of(&log, key(3), 259);
     assert!(old != last);
     drop(log);
-    let length = disk.open(&last, core_types::OpenMode::Read).unwrap().len().unwrap();
+    let length = disk.open(&last, OpenMode::Read).unwrap().len().unwrap();
     let behind = (in_last + 4096).next_multiple_of(4096);
     assert!(in_old > 4096 && in_last > 4096 && behind < length);
     for (segment, offset) in [(&old, in_old), (&last, in_last), (&last, behind), (&old, 100)] {
@@ -245,6 +246,34 @@ fn a_missing_segment_concerns_every_group() {
     }
 }
 
+/// Also where the rest looks like a log that simply ends there.
+#[test]
+fn a_segment_that_was_cut_concerns_every_group() {
+    let lengths = [0, 1, 8, 300, 511, 512, 513, 1000, 4000, 8000];
+    for (which, length) in [0, 1]
+        .into_iter()
+        .flat_map(|which| lengths.map(|length| (which, length)))
+    {
+        let disk = FaultyDisk::new();
+        drop(filled(&disk, 60));
+        let paths = super::segments(&disk);
+        let path = if which == 0 { &paths[1] } else { paths.last().unwrap() };
+        assert!(disk.open(path, OpenMode::Read).unwrap().len().unwrap() > 8000);
+        disk.truncate_at_rest(path, length);
+        for _ in 0..2 {
+            let log = open(&disk);
+            for group in 1..=3 {
+                assert!(log.state(key(group)).unwrap().damage.is_some(), "{path} {length}");
+            }
+            // What begins anew works.
+            submit(&log, key(9), vec![Record::Created, append(1, 0, b"x")]).unwrap();
+            assert_eq!(indexes(&log, key(9)).len(), 1, "{path} {length}");
+            drop(log);
+            disk.crash_strictly();
+        }
+    }
+}
+
 #[test]
 fn damage_that_comes_while_the_node_runs_is_found_when_it_is_read() {
     let disk = FaultyDisk::new();
@@ -289,10 +318,10 @@ fn copy_of(disk: &FaultyDisk) -> FaultyDisk {
     let copy = FaultyDisk::new();
     copy.create_dir_all("log").unwrap();
     for path in disk.paths() {
-        let source = disk.open(&path, core_types::OpenMode::Read).unwrap();
+        let source = disk.open(&path, OpenMode::Read).unwrap();
         let mut bytes = vec![0; usize::try_from(source.len().unwrap()).unwrap()];
         source.read_exact_at(0, &mut bytes).unwrap();
-        let target = copy.open(&path, core_types::OpenMode::CreateNew).unwrap();
+        let target = copy.open(&path, OpenMode::CreateNew).unwrap();
         target.write_at(0, &bytes).unwrap();
         target.sync_data().unwrap();
     }
