@@ -101,6 +101,7 @@ impl Journal {
         let mut index = Index::default();
         let mut replay = Replay::default();
         let mut scans = BTreeMap::new();
+        let mut hidden_lives = 0;
         for slot in 0..config.journal_segments {
             let file = match disk.open(&segment_path(slot), OpenMode::Write) {
                 Ok(file) => file,
@@ -111,11 +112,19 @@ impl Journal {
                 Err(error) => return Err(error.into()),
             };
             let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0).min(SEGMENT_READ_BYTES_MAX)];
-            file.read_exact_at(0, &mut bytes)?;
-            let scan = journal::scan(&bytes);
-            if scan.unreadable {
+            let unread = file.read_around_at(0, &mut bytes)?;
+            let mut scan = journal::scan(&bytes);
+            if let Some(last) = unread.last() {
+                tracing::error!(slot, unread = ?unread, "the disk does not read a part of the blob journal");
+                // Nobody knows what was there: it counts as having been durable, maybe in a later life than what is seen.
+                scan.safe_end = scan.safe_end.max(u32::try_from(last.end).unwrap_or(u32::MAX));
+                hidden_lives = u64::from(config.journal_segments);
+                replay.holes += u64::from(scan.released);
+            }
+            if scan.unreadable || (scan.seq == 0 && !unread.is_empty()) {
                 // Never finished being made, when it is all zeros; else nobody knows what it held.
-                if bytes.iter().any(|byte| *byte != 0) && !only_keys(&bytes) {
+                let held = bytes.iter().any(|byte| *byte != 0) && !only_keys(&bytes);
+                if held || !unread.is_empty() {
                     replay.holes += 1;
                 }
                 disk.rename(&segment_path(slot), &format!("{JOURNAL_DIR}/{slot}.unreadable"))?;
@@ -130,6 +139,7 @@ impl Journal {
                 scans.insert(scan.seq, (slot, file, scan));
             }
         }
+        index.seq_last += hidden_lives;
         let ends: BTreeMap<u64, u32> = scans.iter().map(|(seq, (_, _, scan))| (*seq, scan.prior_end)).collect();
         for (seq, (slot, file, mut scan)) in scans
             .into_iter()
@@ -224,15 +234,19 @@ impl Journal {
         index.queue.iter().filter_map(with_place).take(count).collect()
     }
 
-    /// These have durable files now (or cannot be read any more). Blocks.
-    pub(crate) fn filed(&self, ids: &[BlobId]) {
+    /// `ids` have durable files now; the records of `damaged` cannot be read any more. Gives the damaged blobs of which
+    /// the journal has nothing else: one that was put again meanwhile has another record, which is still to be filed.
+    /// Blocks.
+    pub(crate) fn filed(&self, ids: &[BlobId], damaged: &[(BlobId, Place)]) -> Vec<BlobId> {
         let mut index = lock(&self.index);
         for id in ids {
-            if let Some(place) = index.places.remove(id) {
-                index.backlog_bytes = index.backlog_bytes.saturating_sub(place.length as u64);
-                if let Some(segment) = index.segments.get_mut(&place.seq) {
-                    segment.waiting = segment.waiting.saturating_sub(1);
-                }
+            index.remove(*id);
+        }
+        let mut lost = Vec::new();
+        for (id, place) in damaged {
+            if index.places.get(id).is_some_and(|now| now.is_same(place)) {
+                index.remove(*id);
+                lost.push(*id);
             }
         }
         while index.queue.front().is_some_and(|id| !index.places.contains_key(id)) {
@@ -242,6 +256,7 @@ impl Journal {
         drop(index);
         self.release_finished();
         self.progress.notify_waiters();
+        lost
     }
 
     /// Files cannot be written now.
@@ -468,22 +483,39 @@ impl Journal {
 }
 
 impl Index {
-    /// Whether it was not there yet.
+    /// Whether it was not there yet. A later record takes the place of an earlier one: the blob was put again because the
+    /// earlier one cannot be read any more.
     fn add(&mut self, id: BlobId, place: Place) -> bool {
-        if self.places.contains_key(&id) {
-            return false;
-        }
+        let is_new = !self.remove(id);
         self.backlog_bytes += place.length as u64;
         if let Some(segment) = self.segments.get_mut(&place.seq) {
             segment.waiting += 1;
         }
         self.places.insert(id, place);
-        self.queue.push_back(id);
+        if is_new {
+            self.queue.push_back(id);
+        }
+        is_new
+    }
+
+    /// Whether it was there.
+    fn remove(&mut self, id: BlobId) -> bool {
+        let Some(place) = self.places.remove(&id) else {
+            return false;
+        };
+        self.backlog_bytes = self.backlog_bytes.saturating_sub(place.length as u64);
+        if let Some(segment) = self.segments.get_mut(&place.seq) {
+            segment.waiting = segment.waiting.saturating_sub(1);
+        }
         true
     }
 }
 
 impl Place {
+    fn is_same(&self, other: &Self) -> bool {
+        (self.seq, self.offset) == (other.seq, other.offset)
+    }
+
     /// The encoded file. `None` when the segment has other bytes there by now. Blocks.
     pub(crate) fn read(&self) -> Result<Option<Bytes>, BlobError> {
         let mut bytes = vec![0; self.length];

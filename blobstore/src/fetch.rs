@@ -67,9 +67,17 @@ impl Fetcher {
                 if !matches!(error, BlobError::NotFound(_)) {
                     tracing::warn!(blob = %id, %error, "read from a peer instead");
                 }
-                Ok(BlobReader::remote(self.remote(id, nodes, Class::Blob).await?))
+                self.open_elsewhere(id, nodes).await
             }
         }
+    }
+
+    /// Opens a blob at the first of these nodes, other than this one, that has it: what is here cannot be read.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`] when no node that can be reached has it.
+    pub async fn open_elsewhere(&self, id: BlobId, nodes: &[NodeId]) -> Result<BlobReader, BlobError> {
+        Ok(BlobReader::remote(self.remote(id, nodes, Class::Blob).await?))
     }
 
     /// Makes sure that a blob is whole and durable here, and gets it from the first of these nodes that has it.
@@ -80,7 +88,7 @@ impl Fetcher {
         match self.store.verify(id).await {
             Ok(_) => return Ok(()),
             Err(BlobError::NotFound(_)) if self.store.is_in_journal(id) => return Ok(()),
-            Err(BlobError::NotFound(_) | BlobError::Corrupt(_)) => {}
+            Err(BlobError::NotFound(_) | BlobError::Corrupt(_) | BlobError::Disk(_)) => {}
             Err(error) => return Err(error),
         }
         let remote = self.remote(id, nodes, Class::Bulk).await?;

@@ -214,11 +214,13 @@ impl Files {
         Ok(())
     }
 
-    /// Sets a blob's file aside if it is wrong indeed; whether it was.
-    pub(crate) fn quarantine(&self, id: BlobId) -> Result<bool, BlobError> {
+    /// Sets a blob's file aside if it is wrong indeed, or, with `unread_too`, if the disk does not read it; whether it was.
+    pub(crate) fn quarantine(&self, id: BlobId, unread_too: bool) -> Result<bool, BlobError> {
         let _naming = lock(&self.naming);
-        if !matches!(self.verify(id), Err(BlobError::Corrupt(_))) {
-            return Ok(false);
+        match self.verify(id) {
+            Err(BlobError::Corrupt(_)) => {}
+            Err(BlobError::Disk(_)) if unread_too => {}
+            _ => return Ok(false),
         }
         let number = self.next_temp.fetch_add(1, Ordering::Relaxed);
         for (path, suffix) in [

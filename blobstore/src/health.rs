@@ -1,5 +1,6 @@
 //! What the store counts, and who is told when a blob is found to be wrong.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -21,6 +22,8 @@ pub(crate) struct Health {
     journal_damage: AtomicU64,
     scrubbed: AtomicU64,
     hook: Mutex<Option<CorruptHook>>,
+    /// Blobs that the disk did not read in the last scrub.
+    unread: Mutex<BTreeSet<BlobId>>,
     /// Found before there was a hook.
     untold: Mutex<Vec<BlobId>>,
 }
@@ -81,6 +84,11 @@ impl Health {
 
     pub(crate) fn scrubbed(&self) {
         self.scrubbed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes what the disk did not read in this scrub; gives what it did not read in the one before.
+    pub(crate) fn replace_unread(&self, unread: BTreeSet<BlobId>) -> BTreeSet<BlobId> {
+        std::mem::replace(&mut *lock(&self.unread), unread)
     }
 
     pub(crate) fn journal_damaged(&self, count: u64) {

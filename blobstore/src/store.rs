@@ -312,19 +312,30 @@ impl BlobStore {
 
     /// Sets a blob's file aside, if it is wrong indeed, and has it fetched again.
     pub(crate) async fn set_aside(&self, id: BlobId) -> Result<(), BlobError> {
+        self.quarantine(id, false).await.map(drop)
+    }
+
+    /// The same where the disk did not read it in two looks and does not now; whether it was set aside.
+    pub(crate) async fn set_unread_aside(&self, id: BlobId) -> Result<bool, BlobError> {
+        self.quarantine(id, true).await
+    }
+
+    async fn quarantine(&self, id: BlobId, unread_too: bool) -> Result<bool, BlobError> {
         let files = Arc::clone(&self.0.files);
-        let was_wrong = run(self.pool(), move || files.quarantine(id)).await?;
-        if self.0.journal.note(was_wrong)? {
+        let was_wrong = run(self.pool(), move || files.quarantine(id, unread_too)).await?;
+        let was_wrong = self.0.journal.note(was_wrong)?;
+        if was_wrong {
             self.0.health.removed(1, 0);
             self.0.health.corrupt(id);
         }
-        Ok(())
+        Ok(was_wrong)
     }
 
     /// Whether the blob is durable here already, every octet of it. A wrong copy is set aside.
     async fn is_whole(&self, id: BlobId) -> Result<bool, BlobError> {
+        // What the disk does not read is written once more.
         if let Some(place) = self.0.journal.place(id)
-            && run(self.pool(), move || place.read()).await??.is_some()
+            && let Ok(Some(_)) = run(self.pool(), move || place.read()).await?
         {
             return Ok(true);
         }
@@ -335,7 +346,8 @@ impl BlobStore {
                 let synced = run(self.pool(), move || files.sync_directory_of(id)).await?;
                 self.0.journal.note(synced).map(|()| true)
             }
-            Err(BlobError::NotFound(_) | BlobError::Corrupt(_)) => Ok(false),
+            // A file that the disk does not read is replaced by what is put.
+            Err(BlobError::NotFound(_) | BlobError::Corrupt(_) | BlobError::Disk(_)) => Ok(false),
             Err(error) => Err(error),
         }
     }

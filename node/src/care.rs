@@ -158,9 +158,22 @@ pub(crate) async fn watch_syncs(parts: &Arc<Parts>) -> String {
             tokio::time::sleep(FAILURE_LOOK).await;
         }
     };
+    let mut told = parts.sync_failure.subscribe();
+    let anywhere = async move {
+        let reason = told
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         biased;
         reason = log => reason,
+        reason = anywhere => reason,
         reason = parts.store.blobs().sync_failed() => reason,
         reason = parts.groups.failed() => reason,
     }

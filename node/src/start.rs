@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blobstore::{BlobService, BlobStore, Fetcher, Manifest, Replicator};
-use core_types::{BlockingPool, Clock, Disk, Entropy, GroupId, Incarnation, KvEngine, NodeId};
+use core_types::{BlockingPool, Clock, Disk, DiskError, Entropy, GroupId, Incarnation, KvEngine, NodeId, WatchedDisk};
 use directory::{Directory, OpIds, PasswordCost};
 use mailstore::MailStore;
 use platform::LockError;
@@ -74,6 +74,8 @@ pub(crate) struct Parts {
     pub(crate) health: care::Health,
     pub(crate) ailments: repair::Ailments,
     pub(crate) fence: Arc<Fence>,
+    /// The first sync of the data directory that failed.
+    pub(crate) sync_failure: watch::Sender<Option<String>>,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -122,6 +124,7 @@ impl Node {
         let mut node = loop {
             tokio::select! {
                 biased;
+                reason = care::watch_syncs(&parts) => return Err(StartError::Storage("disk", reason)),
                 node = &mut running => break node?,
                 // A directory that has to be repaired first keeps the node from serving: `status` tells of it meanwhile.
                 () = parts.ailments.has(GroupId::DIRECTORY), if early.is_empty() => {
@@ -147,7 +150,12 @@ impl Node {
     /// [`StartError`]; nothing runs then.
     pub async fn start_on(config: Config, machine: Machine) -> Result<Self, StartError> {
         let (parts, ending) = Parts::open(config, machine).await?;
-        parts.run(ending).await
+        // A start may wait for the other nodes for as long as it takes; a node whose disk failed waits for nothing.
+        tokio::select! {
+            biased;
+            reason = care::watch_syncs(&parts) => Err(StartError::Storage("disk", reason)),
+            node = Arc::clone(&parts).run(ending) => node,
+        }
     }
 
     /// Answers the admin API on an address of the machine's network. Whoever can connect is the administrator.
@@ -219,6 +227,7 @@ impl Parts {
             network,
             scale,
         } = machine;
+        let (disk, sync_failure) = watched(disk);
         let identity = load_identity(disk.as_ref(), &config.data_dir)?;
         let node = identity.node();
         let log = open_log(node, scale.log_segment_bytes, &disk, &pool, entropy.as_ref())?;
@@ -301,6 +310,7 @@ impl Parts {
             network,
             rhythm: scale.care,
             health: care::Health::default(),
+            sync_failure,
             ailments: repair::Ailments::default(),
             fence,
             shutdown,
@@ -587,6 +597,14 @@ fn open_log(
     };
     SharedLog::open(Arc::clone(disk), Arc::clone(pool), entropy, config)
         .map_err(|error| StartError::Storage("log", error.to_string()))
+}
+
+/// The disk, of which no failed sync goes unheard, whoever made the call.
+fn watched(disk: Arc<dyn Disk>) -> (Arc<dyn Disk>, watch::Sender<Option<String>>) {
+    let sync_failure = watch::Sender::new(None);
+    let sender = sync_failure.clone();
+    let tell = move |error: &DiskError| drop(sender.send_replace(Some(error.to_string())));
+    (Arc::new(WatchedDisk::new(disk, Box::new(tell))), sync_failure)
 }
 
 /// The groups, none of them open yet. Nothing of theirs passes to or from a node that was not heard.

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use core_types::{BlockingPool, Disk, DiskError, DiskErrorKind, GroupId, Incarnation, KvEngine, KvError, NodeId};
+use core_types::{
+    BlockingPool, Disk, DiskError, DiskErrorKind, GroupId, Incarnation, KvEngine, KvError, NodeId, WatchedDisk,
+};
 use openraft::storage::RaftLogStorage;
 use openraft::{Raft, SnapshotPolicy};
 use state::{Command, Effect, MachineKind, Outcome};
@@ -30,7 +32,7 @@ use crate::generation::GroupRows;
 use crate::group::{Group, MembershipStatus};
 use crate::log::{Damage, GroupKey, Record, SharedLog};
 use crate::log_store::LogStore;
-use crate::machine::{Machine, is_full};
+use crate::machine::{self, Machine};
 use crate::network::Network;
 use crate::replica::{ApplyFn, Failed, Replica, Ties};
 use crate::snapshot;
@@ -85,7 +87,14 @@ impl Groups {
         Self::with_machine(config, dependencies, state::apply)
     }
 
-    pub(crate) fn with_machine(config: Config, dependencies: Dependencies, apply: ApplyFn) -> Self {
+    pub(crate) fn with_machine(config: Config, mut dependencies: Dependencies, apply: ApplyFn) -> Self {
+        // Whoever makes the call may take a failed sync for one that can be repeated: the node hears of it all the same.
+        let failed = Failed::default();
+        let tell = failed.clone();
+        dependencies.disk = Arc::new(WatchedDisk::new(
+            dependencies.disk,
+            Box::new(move |error| tell.tell(&error.to_string())),
+        ));
         let space = Space::new(
             Arc::clone(&dependencies.disk),
             Arc::clone(&dependencies.pool),
@@ -99,7 +108,7 @@ impl Groups {
             set_aside: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
             space: Arc::new(space),
-            failed: Failed::default(),
+            failed,
             full_checkpoints: AtomicU32::new(0),
             maintenance: Mutex::default(),
         });
@@ -479,7 +488,7 @@ impl Inner {
             .save_what_the_log_lacks(last.last_log_id, last.last_purged_log_id)
             .await
         {
-            if is_full(&error) {
+            if machine::may_pass(&error) {
                 may_pass.store(true, Ordering::Release);
             }
             return Err(failed(error.to_string()));
@@ -506,7 +515,7 @@ impl Inner {
         Ok(opened)
     }
 
-    /// Opens a replica again that closed because the disk was full, or failed a read.
+    /// Opens a replica again that closed because the disk was full, or failed a call.
     async fn reopen(&self, closed: &Group) {
         let _opening = self.opening.lock().await;
         let group = closed.group();
@@ -613,7 +622,7 @@ async fn maintain(inner: Weak<Inner>) {
             }
             group.inner.notice_stop();
             if replica.closed().is_some() {
-                if replica.may_pass() && !inner.space.is_low().await {
+                if replica.may_pass() && !inner.space.is_low().await && replica.ties.attempts.begin() {
                     inner.reopen(group).await;
                 }
                 continue;

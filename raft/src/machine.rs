@@ -19,7 +19,7 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use serde::{Deserialize, Serialize};
 use state::digest::Digest;
-use state::{Effect, Overlay};
+use state::{ApplyError, Effect, Overlay};
 
 use crate::blocking;
 use crate::generation::{GroupRows, Pin};
@@ -139,8 +139,12 @@ impl Machine {
                 let command = data
                     .decode()
                     .map_err(|error| format!("entry {index}: unknown op: {error}"))?;
-                let applied = (replica.apply)(overlay, replica.kind, &command)
-                    .map_err(|error| format!("entry {index}: {error}"))?;
+                let applied = (replica.apply)(overlay, replica.kind, &command).map_err(|error| {
+                    if matches!(&error, ApplyError::Kv(error) if index_may_do_better(error)) {
+                        replica.note_passing();
+                    }
+                    format!("entry {index}: {error}")
+                })?;
                 overlay.add(&applied.batch);
                 replica.add_unsaved(data.0.len() as u64);
                 result = (Applied(Some(applied.outcome)), applied.effects);
@@ -167,7 +171,7 @@ impl Machine {
         self.row.digest = state::digest::stored(&overlay).map_err(io::Error::other)?;
         let row = self.row.encode().map_err(io::Error::other)?;
         if let Err(error) = self.replica.rows.write(&overlay.into_batch(), &row).await {
-            if matches!(error, KvError::Full) {
+            if index_may_do_better(&error) {
                 self.replica.note_passing();
             }
             self.replica.close(&format!("index: {error}"));
@@ -263,7 +267,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let _busy = replica.lock_open().await?;
         let result = self.install(meta, file).await;
         if let Err(error) = &result {
-            if is_full(error) {
+            if may_pass(error) {
                 self.replica.note_passing();
             }
             self.replica.close(&format!("install of a snapshot: {error}"));
@@ -453,8 +457,14 @@ fn is_sync_failed(error: &io::Error) -> bool {
     disk_kind(error) == Some(DiskErrorKind::SyncFailed)
 }
 
-/// Whether an error says that there is no room.
-pub(crate) fn is_full(error: &io::Error) -> bool {
+/// Whether the same may go well when it is tried again: there was no room, or the system refused a call. Not after a failed
+/// sync, and not where bytes are wrong.
+pub(crate) fn may_pass(error: &io::Error) -> bool {
     let index = error.get_ref().and_then(|inner| inner.downcast_ref::<KvError>());
-    disk_kind(error) == Some(DiskErrorKind::Full) || matches!(index, Some(KvError::Full))
+    matches!(disk_kind(error), Some(DiskErrorKind::Full | DiskErrorKind::Other))
+        || index.is_some_and(index_may_do_better)
+}
+
+fn index_may_do_better(error: &KvError) -> bool {
+    matches!(error, KvError::Full | KvError::Io(_))
 }

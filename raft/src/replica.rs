@@ -6,12 +6,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use core_types::{BlockingPool, Disk, GroupId, Incarnation, KvRead};
 use serde::{Deserialize, Serialize};
 use state::digest::Digest;
 use state::{Applied, ApplyError, Command, Effect, MachineKind};
 use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
 
 use crate::generation::GroupRows;
 use crate::snapshot::SnapshotFile;
@@ -26,6 +28,11 @@ const DIGESTS_KEPT: usize = 64;
 /// Events that a watcher may lag behind before it has to look at everything again. Cost: this many events per group.
 const EFFECTS_KEPT: usize = 1024;
 
+/// Between two attempts to open a replica again, at most.
+const ATTEMPT_WAIT_MAX: Duration = Duration::from_secs(60);
+/// After so long without an attempt the next one is a first one.
+const ATTEMPTS_FORGOTTEN: Duration = Duration::from_secs(600);
+
 /// The digest of the state right after an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DigestAt {
@@ -38,8 +45,11 @@ pub(crate) struct DigestAt {
 pub(crate) struct Ties {
     /// Outlives the replica when it is opened again, so that whoever watches hears on.
     pub(crate) effects: broadcast::Sender<Arc<[Effect]>>,
-    /// A write found no room on the disk, or a read failed: both may pass, and the replica can then be opened again.
+    /// A write found no room on the disk, or the system refused a call: that may pass, and the replica can then be opened
+    /// again.
     pub(crate) may_pass: Arc<AtomicBool>,
+    /// To open it again.
+    pub(crate) attempts: Attempts,
     /// Why the node must stop.
     pub(crate) failed: Failed,
 }
@@ -49,8 +59,42 @@ impl Ties {
         Self {
             effects: broadcast::Sender::new(EFFECTS_KEPT),
             may_pass: Arc::default(),
+            attempts: Attempts::default(),
             failed,
         }
+    }
+}
+
+/// When a replica may be opened again: at once, then after longer and longer, so that a disk that goes on failing is not
+/// worn out by replicas that open and close. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Attempts(Arc<Mutex<Attempted>>);
+
+#[derive(Debug, Default)]
+struct Attempted {
+    count: u32,
+    last: Option<Instant>,
+}
+
+impl Attempts {
+    /// Whether it is time for an attempt, which is counted then.
+    pub(crate) fn begin(&self) -> bool {
+        let mut attempted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let waited = attempted.last.map(|last| now.saturating_duration_since(last));
+        if waited.is_some_and(|waited| waited >= ATTEMPTS_FORGOTTEN) {
+            attempted.count = 0;
+        }
+        let wait = match attempted.count {
+            0 => Duration::ZERO,
+            count => (Duration::from_secs(1) * 2_u32.saturating_pow(count)).min(ATTEMPT_WAIT_MAX),
+        };
+        if waited.is_some_and(|waited| waited < wait) {
+            return false;
+        }
+        attempted.count = attempted.count.saturating_add(1);
+        attempted.last = Some(now);
+        true
     }
 }
 
@@ -285,5 +329,26 @@ impl Replica {
 
     fn locked_digests(&self) -> MutexGuard<'_, VecDeque<DigestAt>> {
         self.digests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_is_opened_again_at_once_then_less_and_less_often() {
+        let attempts = Attempts::default();
+        let begun = Instant::now();
+        let mut at = Vec::new();
+        while at.len() < 9 {
+            if attempts.begin() {
+                at.push(begun.elapsed().as_secs());
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(at, [0, 2, 6, 14, 30, 62, 122, 182, 242]);
+        tokio::time::sleep(ATTEMPTS_FORGOTTEN).await;
+        assert!(attempts.clone().begin() && !attempts.begin());
     }
 }

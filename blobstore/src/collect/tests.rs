@@ -164,3 +164,45 @@ async fn scrubbing_reads_everything_at_its_rate_and_sets_aside_what_is_wrong() {
     );
     assert!(matches!(get(&store, ids[7]).await, Err(BlobError::NotFound(_))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_disk_does_not_read_in_two_scrubs_is_set_aside_and_told_of() {
+    let disk = FaultyDisk::new();
+    let store = open(&disk).await;
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hook = Arc::clone(&told);
+    store.set_corrupt_hook(Arc::new(move |id| lock(&hook).push(id)));
+    let mut ids = Vec::new();
+    for seed in 1..=3 {
+        ids.push(put(&store, &message(3000, seed)).await.unwrap());
+    }
+    store.flush().await.unwrap();
+    let path = compressed_path(ids[0]);
+    disk.make_range_unreadable(&path, 100..101);
+    let first = store.scrub_pass(0).await.unwrap();
+    assert_eq!((first.failed, first.corrupt, first.checked), (1, 0, 2));
+    assert!(lock(&told).is_empty() && disk.paths().contains(&path), "it may pass");
+    let second = store.scrub_pass(0).await.unwrap();
+    assert_eq!((second.failed, second.corrupt), (0, 1));
+    assert_eq!(*lock(&told), [ids[0]]);
+    assert!(!store.has(ids[0]).await.unwrap());
+    assert!(disk.paths().iter().any(|path| path.starts_with("quarantine/")));
+    put(&store, &message(3000, 1)).await.unwrap();
+    store.flush().await.unwrap();
+    assert!(get(&store, ids[0]).await.unwrap() == message(3000, 1));
+
+    // What is put again meanwhile takes the place of what cannot be read.
+    disk.make_range_unreadable(&compressed_path(ids[1]), 100..101);
+    put(&store, &message(3000, 2)).await.unwrap();
+    store.flush().await.unwrap();
+    assert!(get(&store, ids[1]).await.unwrap() == message(3000, 2));
+
+    // A disk that reads hardly anything says nothing about single blobs.
+    for id in &ids {
+        disk.make_range_unreadable(&compressed_path(*id), 100..101);
+    }
+    for _ in 0..3 {
+        let report = store.scrub_pass(0).await.unwrap();
+        assert_eq!((report.failed, report.corrupt), (3, 0));
+    }
+}

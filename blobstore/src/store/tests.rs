@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use platform::{DiskCall, FaultyDisk, SeededEntropy};
+use platform::{CallClass, DiskCall, Effect, FaultRule, FaultyDisk, InlinePool, SeededEntropy};
 
 use super::*;
 use crate::files::{compressed_path, plain_path};
@@ -394,6 +394,99 @@ async fn damage_of_an_acknowledged_record_is_reported_and_the_rest_is_kept() {
     for id in &ids[1..] {
         assert!(get(&store, *id).await.is_ok());
     }
+}
+
+/// The record of a blob rots before its file is written, and the same message comes again: what the second put was promised
+/// is what the file is made of.
+#[tokio::test(start_paused = true)]
+async fn a_put_of_what_rotted_in_the_journal_is_kept() {
+    let disk = FaultyDisk::new();
+    let store = open(&disk).await;
+    let no_names = disk.add_rule(FaultRule::always(Effect::Eio).on(&[CallClass::Rename]));
+    let raw = message(600, 1);
+    let id = put(&store, &raw).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    disk.flip_bit("blobs.journal/0.segment", 4096 + 96 + 40, 3);
+    let stale = store.0.journal.next_to_file(1);
+    put(&store, &raw).await.unwrap();
+    // The filing task may have read the first record before the second was there.
+    assert!(store.0.journal.filed(&[], &stale).is_empty());
+    assert!(get(&store, id).await.unwrap() == raw);
+    disk.remove_rule(no_names);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    store.flush().await.unwrap();
+    assert!(get(&store, id).await.unwrap() == raw);
+    assert!(disk.paths().contains(&compressed_path(id)));
+    assert_eq!((store.status().corrupt, store.status().journal_blobs), (0, 0));
+    for number in 10..70 {
+        put(&store, &message(14_000, number)).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_the_disk_does_not_read_any_more_is_damaged_and_holds_up_nothing() {
+    let disk = FaultyDisk::new();
+    let store = open(&disk).await;
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hook = Arc::clone(&told);
+    store.set_corrupt_hook(Arc::new(move |id| hook.lock().unwrap().push(id)));
+    let no_names = disk.add_rule(FaultRule::always(Effect::Eio).on(&[CallClass::Rename]));
+    let lost = put(&store, &message(600, 1)).await.unwrap();
+    let kept = put(&store, &message(600, 2)).await.unwrap();
+    disk.make_range_unreadable("blobs.journal/0.segment", 4096 + 96..4096 + 160);
+    disk.remove_rule(no_names);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(disk.paths().contains(&compressed_path(kept)));
+    assert!(told.lock().unwrap().is_empty(), "it may pass");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(*told.lock().unwrap(), [lost]);
+    assert!(matches!(get(&store, lost).await, Err(BlobError::NotFound(_))));
+    store.flush().await.unwrap();
+    // The same message again, while the disk does not read what it wrote first.
+    let no_names = disk.add_rule(FaultRule::always(Effect::Eio).on(&[CallClass::Rename]));
+    let again = put(&store, &message(600, 3)).await.unwrap();
+    let place = store.0.journal.place(again).unwrap();
+    disk.make_range_unreadable("blobs.journal/0.segment", place.offset..place.offset + 8);
+    assert_eq!(put(&store, &message(600, 3)).await.unwrap(), again);
+    disk.remove_rule(no_names);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(get(&store, again).await.unwrap() == message(600, 3));
+    assert_eq!(told.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_the_disk_does_not_read_of_the_journal_is_damage_and_the_rest_is_kept() {
+    // A payload, a record with its header, room that was never used, the marks and keys.
+    for (offset, readable) in [(22_000, 2), (4096 + 2, 2), (60_000, 3), (700, 0)] {
+        let disk = FaultyDisk::new();
+        let mut ids = Vec::new();
+        {
+            let store = open(&disk).await;
+            store.0.filing.abort();
+            for number in 0..3 {
+                ids.push(put(&store, &message(14_000, number)).await.unwrap());
+            }
+        }
+        disk.make_range_unreadable("blobs.journal/0.segment", offset..offset + 1);
+        let store = open(&disk).await;
+        assert!(store.status().journal_damage > 0, "{offset}");
+        let mut good = 0;
+        for id in &ids {
+            good += usize::from(get(&store, *id).await.is_ok());
+        }
+        assert_eq!(good, readable, "{offset}");
+        store.flush().await.unwrap();
+        put(&store, &message(14_000, 9)).await.unwrap();
+    }
+    let disk = FaultyDisk::new();
+    put(&open(&disk).await, &message(600, 1)).await.unwrap();
+    disk.make_range_unreadable("blobs.journal/0.segment", 0..64 * 1024);
+    let pool: Arc<dyn BlockingPool> = Arc::new(InlinePool);
+    let opened = BlobStore::open(config(), Arc::new(disk), pool, Arc::new(SeededEntropy::new(1))).await;
+    assert!(
+        matches!(opened.err(), Some(BlobError::Disk(_))),
+        "the disk reads nothing"
+    );
 }
 
 #[tokio::test]

@@ -3,8 +3,13 @@
 //! All calls block; on an async thread they go through [`crate::BlockingPool`]. Paths are relative to the node's data
 //! directory, with `/` between components; an absolute path or `..` is refused.
 
+mod watched;
+
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
+
+pub use watched::{SyncHook, WatchedDisk};
 
 /// A node's data directory.
 ///
@@ -120,6 +125,58 @@ impl dyn File {
         Ok(())
     }
 }
+
+impl dyn File {
+    /// Reads `buffer.len()` bytes at `offset` as far as the disk reads them: gives the ranges of the file that it does not
+    /// read, also when it is asked several times. They are zeros in the buffer, which says nothing about what they held.
+    ///
+    /// # Errors
+    /// `UnexpectedEnd` when the file ends before; that of the disk when it reads nothing at all.
+    pub fn read_around_at(&self, offset: u64, buffer: &mut [u8]) -> Result<Vec<Range<u64>>, DiskError> {
+        let Err(mut last) = self.read_trying(offset, buffer) else {
+            return Ok(Vec::new());
+        };
+        if last.kind != DiskErrorKind::Other {
+            return Err(last);
+        }
+        let mut unread: Vec<Range<u64>> = Vec::new();
+        let mut has_read = false;
+        let mut place = offset;
+        for piece in buffer.chunks_mut(READ_PIECE_BYTES) {
+            let end = place + piece.len() as u64;
+            match self.read_trying(place, piece) {
+                Ok(()) => has_read = true,
+                Err(error) if error.kind != DiskErrorKind::Other => return Err(error),
+                Err(error) => {
+                    piece.fill(0);
+                    last = error;
+                    match unread.last_mut().filter(|before| before.end == place) {
+                        Some(before) => before.end = end,
+                        None => unread.push(place..end),
+                    }
+                }
+            }
+            place = end;
+        }
+        if has_read { Ok(unread) } else { Err(last) }
+    }
+
+    fn read_trying(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
+        let mut result = self.read_exact_at(offset, buffer);
+        for _ in 1..READ_ATTEMPTS {
+            if !matches!(&result, Err(error) if error.kind == DiskErrorKind::Other) {
+                break;
+            }
+            result = self.read_exact_at(offset, buffer);
+        }
+        result
+    }
+}
+
+/// What of a file counts as unread where the disk does not read it: a sector of today's disks.
+const READ_PIECE_BYTES: usize = 4096;
+/// How often a read is tried that may fail for a moment.
+const READ_ATTEMPTS: u32 = 5;
 
 /// How [`Disk::open`] opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ pub mod mutants;
 pub mod testing;
 
 pub use address::{Address, Domain, LocalPart};
-pub use disk::{Disk, DiskError, DiskErrorKind, File, OpenMode};
+pub use disk::{Disk, DiskError, DiskErrorKind, File, OpenMode, WatchedDisk};
 pub use ids::{
     AccountId, BlobId, EmailId, GroupId, Incarnation, MailboxGuid, MessageGuid, NodeId, OpId, QueueId, SiteId, Slot,
 };

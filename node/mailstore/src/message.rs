@@ -14,7 +14,7 @@ use crate::{AccountMail, MailStore, StoreError};
 
 /// A message's bytes, to be read in pieces.
 pub struct MessageBytes {
-    /// Another one after the copy here turned out damaged.
+    /// Another one after the copy here turned out damaged, or could not be read.
     reader: Mutex<BlobReader>,
     blob: BlobId,
     size: u64,
@@ -34,19 +34,25 @@ impl MessageBytes {
     /// beyond the end.
     ///
     /// # Errors
-    /// [`StoreError::BlobMissing`] when the bytes turn out damaged and no other node has them.
+    /// [`StoreError::BlobMissing`] when the bytes turn out damaged and no other node has them; errors of the disk when it
+    /// does not read them and no other node has them.
     pub async fn read(&self, range: Range<u64>) -> Result<Bytes, StoreError> {
         let reader = self.reader().clone();
-        match reader.read_range(range.clone()).next().await.transpose() {
-            // The copy here was set aside: another node's is read on from the same place.
-            Err(BlobError::Corrupt(_)) => {
-                let reader = self.fetcher.open_blob(self.blob, &self.nodes).await?;
-                *self.reader() = reader.clone();
-                let piece = reader.read_range(range).next().await.transpose()?;
-                Ok(piece.unwrap_or_default())
+        // Another node's copy is read on from the same place.
+        let reader = match reader.read_range(range.clone()).next().await.transpose() {
+            // The one here was set aside.
+            Err(BlobError::Corrupt(_)) => self.fetcher.open_blob(self.blob, &self.nodes).await?,
+            // The one here may be good, and would be opened again.
+            Err(error @ BlobError::Disk(_)) => {
+                tracing::warn!(blob = %self.blob, %error, "read from a peer instead");
+                let elsewhere = self.fetcher.open_elsewhere(self.blob, &self.nodes).await;
+                elsewhere.map_err(|_| error)?
             }
-            piece => Ok(piece?.unwrap_or_default()),
-        }
+            piece => return Ok(piece?.unwrap_or_default()),
+        };
+        *self.reader() = reader.clone();
+        let piece = reader.read_range(range).next().await.transpose()?;
+        Ok(piece.unwrap_or_default())
     }
 
     fn reader(&self) -> MutexGuard<'_, BlobReader> {

@@ -41,13 +41,7 @@ async fn what_is_delivered_is_read_byte_for_byte() {
 #[tokio::test]
 async fn a_message_damaged_here_while_it_is_read_is_read_on_from_another_node() {
     let test = TestStore::with_peer(1).await;
-    // Noise, so that each frame has its own octets in the file.
-    let mut state = 1_u64;
-    let mut message = b"Subject: noise\r\n\r\n".to_vec();
-    message.resize_with(3 << 20, || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 56) as u8
-    });
+    let message = noise(3 << 20);
     test.deliver(&test.accounts[0], &message).await;
     let mail = test.store.account(&test.accounts[0]);
     let row = mail
@@ -83,6 +77,33 @@ async fn a_message_damaged_here_while_it_is_read_is_read_on_from_another_node() 
     let bytes = mail.open(&row).await.unwrap();
     let damaged = bytes.read_all(0..u64::MAX).await;
     assert!(matches!(damaged, Err(StoreError::BlobMissing(blob)) if blob == row.blob));
+}
+
+#[tokio::test]
+async fn a_message_that_the_disk_does_not_read_any_more_is_read_on_from_another_node() {
+    let test = TestStore::with_peer(1).await;
+    let message = noise(3 << 20);
+    test.deliver(&test.accounts[0], &message).await;
+    let mail = test.store.account(&test.accounts[0]);
+    let inbox = mail.select(&MailboxName::inbox()).await.unwrap().unwrap();
+    let name = inbox.messages[0].blob.to_string();
+    let path = test.disk.paths().into_iter().find(|path| path.contains(&name)).unwrap();
+    test.disk.make_range_unreadable(&path, 3 << 19..(3 << 19) + 4096);
+    for _ in 0..2 {
+        let bytes = mail.open(&inbox.messages[0]).await.unwrap();
+        assert!(bytes.read_all(0..u64::MAX).await.unwrap() == message);
+    }
+}
+
+/// Each frame has its own octets in the file.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut message = b"Subject: noise\r\n\r\n".to_vec();
+    message.resize_with(length, || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    });
+    message
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -164,6 +165,15 @@ impl FaultyDisk {
         self.lock().unreadable.insert(path.to_owned());
     }
 
+    /// Sectors of this file, under whatever name, that cannot be read from now on, until one write covers the range.
+    /// Nothing happens where there is no such file.
+    pub fn make_range_unreadable(&self, path: &str, range: Range<u64>) {
+        let mut shared = self.lock();
+        if let Some(inode) = shared.names.get(path).copied() {
+            shared.bad_ranges.entry(inode).or_default().push(range);
+        }
+    }
+
     /// Turns a fault on.
     pub fn add_rule(&self, rule: FaultRule) -> RuleId {
         self.lock().faults.add(rule)
@@ -174,12 +184,13 @@ impl FaultyDisk {
         self.lock().faults.remove(rule);
     }
 
-    /// Turns off all rules, delays, unreadable files, failing syncs, the freeze, the power failure to come, and the
+    /// Turns off all rules, delays, unreadable files and sectors, failing syncs, the freeze, the power failure to come, and the
     /// capacity. What is damaged stays so.
     pub fn heal(&self) {
         let mut shared = self.lock();
         shared.faults.clear();
         shared.unreadable.clear();
+        shared.bad_ranges.clear();
         shared.fail_syncs = 0;
         shared.capacity = None;
     }

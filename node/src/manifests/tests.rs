@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use core_types::{AccountId, BlobId, Disk, MailboxGuid, MessageGuid, Uid};
+use core_types::{AccountId, BlobId, Disk, MailboxGuid, MessageGuid, OpenMode, Uid};
 use directory::Account;
 use mailstore::testing::TestStore;
-use platform::{DiskCall, FaultyDisk, InlinePool, SystemClock, SystemEntropy, TokioPool};
+use platform::{
+    CallClass, DiskCall, Effect as Fault, FaultRule, FaultyDisk, InlinePool, SystemClock, SystemEntropy, TokioPool,
+};
 use raft::consensus::{Membership, ProposeError, ReadFn, Unavailable};
 use state::manifest::Replay;
 use state::{Command, MemoryEngine, Outcome};
@@ -337,24 +340,10 @@ async fn a_clean_stop_leaves_whole_manifests_that_the_next_start_goes_on_with() 
     let engine = Arc::new(MemoryEngine::default());
     let mut lines_before = Vec::new();
     for life in 0..2 {
-        let machine = Machine {
-            disk: Arc::new(disk.clone()),
-            pool: Arc::new(TokioPool::new(tokio::runtime::Handle::current())),
-            clock: Arc::new(SystemClock),
-            entropy: Arc::new(SystemEntropy),
-            engine: Arc::clone(&engine) as Arc<_>,
-            network: Arc::new(SystemNetwork),
-            scale: Scale::default(),
-        };
+        let machine = machine(&disk, &engine);
         let config = alone();
         if life == 0 {
-            let newborn = Newborn {
-                disk: &disk,
-                clock: Arc::new(SystemClock),
-                entropy: &SystemEntropy,
-                address: "127.0.0.1:1".to_owned(),
-            };
-            newborn.found_cluster("node-1", "site-1", 1).unwrap();
+            found(&disk);
         }
         let node = Node::start_on(config, machine).await.unwrap();
         let replicas = node.groups().list();
@@ -375,6 +364,71 @@ async fn a_clean_stop_leaves_whole_manifests_that_the_next_start_goes_on_with() 
             }
         }
     }
+}
+
+/// Not the log's, and not that of mail: whatever cannot be synced stops the node, also while it is still starting.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_sync_that_fails_stops_the_node() {
+    let disk = FaultyDisk::new();
+    let engine = Arc::new(MemoryEngine::default());
+    found(&disk);
+    let node = Node::start_on(alone(), machine(&disk, &engine)).await.unwrap();
+    disk.add_rule(
+        FaultRule::always(Fault::Eio)
+            .under("manifest")
+            .on(&[CallClass::Sync])
+            .times(1),
+    );
+    let reason = timeout(PATIENCE, node.failed()).await.unwrap();
+    assert!(
+        reason.contains("manifest") && reason.contains("sync failed"),
+        "{reason}"
+    );
+    drop(node);
+    // A directory that waits to be repaired from nodes that are not there.
+    let (disk, engine) = (FaultyDisk::new(), Arc::new(MemoryEngine::default()));
+    found(&disk);
+    Node::start_on(alone(), machine(&disk, &engine))
+        .await
+        .unwrap()
+        .stop()
+        .await;
+    disk.create_dir_all("snapshots").unwrap();
+    let mark = disk.open("snapshots/0-1.repair", OpenMode::CreateOrOpen).unwrap();
+    mark.write_at(0, b"test").unwrap();
+    disk.add_rule(
+        FaultRule::always(Fault::Eio)
+            .under("snapshots/")
+            .on(&[CallClass::Sync])
+            .times(1),
+    );
+    let started = timeout(PATIENCE, Node::start_on(alone(), machine(&disk, &engine))).await;
+    let error = started.unwrap().err().unwrap().to_string();
+    assert!(error.contains("sync failed"), "{error}");
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn machine(disk: &FaultyDisk, engine: &Arc<MemoryEngine>) -> Machine {
+    Machine {
+        disk: Arc::new(disk.clone()),
+        pool: Arc::new(TokioPool::new(tokio::runtime::Handle::current())),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+        engine: Arc::clone(engine) as Arc<_>,
+        network: Arc::new(SystemNetwork),
+        scale: Scale::default(),
+    }
+}
+
+fn found(disk: &FaultyDisk) {
+    let newborn = Newborn {
+        disk,
+        clock: Arc::new(SystemClock),
+        entropy: &SystemEntropy,
+        address: "127.0.0.1:1".to_owned(),
+    };
+    newborn.found_cluster("node-1", "site-1", 1).unwrap();
 }
 
 /// A node without anybody to talk to.

@@ -1,13 +1,15 @@
 //! Reading the log: every segment once, oldest first, each from its beginning to its end. Time is linear; memory is one
 //! segment beside the index.
 //!
-//! Here it is decided what is a torn tail and what is corruption; the argument stands in the parent module.
+//! Here it is decided what is a torn tail and what is corruption; the argument stands in the parent module. What the disk
+//! does not read, also when it is asked several times, is corruption.
 //! Not here: mending (the writer zeroes a torn tail).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use core_types::mutants::{self, Mutant};
-use core_types::{Disk, DiskErrorKind, OpenMode};
+use core_types::{Disk, DiskErrorKind, File, OpenMode};
 
 use super::index::Index;
 use super::record::{Context, Marker, SEGMENT_HEADER_BYTES, Salt, SegmentHeader, Stored};
@@ -15,7 +17,7 @@ use super::written::Written;
 use super::{Damage, GroupKey, LogConfig, LogError, Place, Record, Segment, Segments};
 
 /// The last segment of a log that was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tail {
     pub(crate) number: u64,
     /// Where the next batch goes.
@@ -26,6 +28,8 @@ pub(crate) struct Tail {
     pub(crate) torn_end: u64,
     /// Everything before it is known to be durable.
     pub(crate) durable: u64,
+    /// What the disk does not read of the file, ascending.
+    pub(crate) unread: Vec<Range<u64>>,
 }
 
 #[derive(Default)]
@@ -52,7 +56,9 @@ struct Opened {
 /// Why no batch could be read at a place.
 struct Bad {
     offset: u64,
+    /// Whose batch it was, and where it ends, if its head could be read.
     groups: Option<Vec<GroupKey>>,
+    end: u64,
     detail: &'static str,
 }
 
@@ -103,7 +109,9 @@ impl Scan {
         let file = &one.segment.file;
         let capacity = file.len().map_err(LogError::Disk)?;
         let mut bytes = vec![0; usize::try_from(capacity).unwrap_or(0)];
-        file.read_exact_at(0, &mut bytes).map_err(LogError::Disk)?;
+        let unread = file.read_around_at(0, &mut bytes).map_err(LogError::Disk)?;
+        // Nobody knows what the disk does not read: it counts as what was durable, and is neither a tail nor the end.
+        let unread_end = unread.last().map_or(0, |range| range.end);
         if one.header.as_ref().is_some_and(|header| capacity < header.capacity) {
             self.damage_everyone(cut_segment(&one.segment.path, capacity));
         }
@@ -127,18 +135,25 @@ impl Scan {
             };
             let rest = from(&bytes, offset);
             let used = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            if used == 0 && known_end.is_none() {
+            if used == 0 && known_end.is_none() && offset >= unread_end {
                 break;
             }
             let (resume, durable) = markers_behind(&bytes, context, offset, self.last_seq);
             // Everything in a segment that has a successor was durable.
-            let durable = known_end.unwrap_or(if last { durable } else { capacity });
+            let durable = known_end.unwrap_or_else(|| if last { durable.max(unread_end) } else { capacity });
             if offset < durable && !mutants::is_planted(Mutant::DamageAsTornTail) {
+                // Batches may be missing behind this one, and nobody knows of which groups, unless the next one, or
+                // nothing, follows.
+                let is_last = bad.end >= unread_end && from(&bytes, bad.end).iter().all(|byte| *byte == 0);
+                let is_alone = resume.or(known_end).map_or(is_last, |next| next == bad.end);
                 self.damage(Damage {
                     segment: one.segment.path.clone(),
                     offset: bad.offset,
-                    groups: bad.groups,
-                    detail: bad.detail,
+                    groups: bad.groups.filter(|_| is_alone),
+                    detail: match unread.iter().any(|range| bad.offset < range.end) {
+                        true => "the disk does not read it",
+                        false => bad.detail,
+                    },
                 });
                 offset = resume.or(known_end).unwrap_or(capacity);
                 continue;
@@ -155,6 +170,7 @@ impl Scan {
                 capacity,
                 torn_end,
                 durable: self.last_durable.min(end),
+                unread,
             });
         }
         Ok(())
@@ -162,10 +178,15 @@ impl Scan {
 
     /// Reads the batch at `offset` and takes it as a whole; gives where the next one begins.
     fn batch(&mut self, bytes: &[u8], context: Context<'_>, offset: u64) -> Result<u64, Bad> {
-        let bad = |offset, groups, detail| Bad { offset, groups, detail };
+        let bad = |offset, groups, end, detail| Bad {
+            offset,
+            groups,
+            end,
+            detail,
+        };
         let marker = Marker::decode(from(bytes, offset), context, offset);
         let Some((marker, length)) = marker.filter(|(marker, _)| marker.seq > self.last_seq) else {
-            return Err(bad(offset, None, "the head of a batch is damaged"));
+            return Err(bad(offset, None, offset, "the head of a batch is damaged"));
         };
         let mut place = offset + length as u64;
         let end = place.saturating_add(marker.bytes);
@@ -173,7 +194,7 @@ impl Scan {
         while place < end {
             let record = Stored::decode(from(bytes, place), context, place, marker.seq);
             let Some((stored, length)) = record.filter(|(_, length)| place + *length as u64 <= end) else {
-                return Err(bad(place, marker.groups, "a record is damaged"));
+                return Err(bad(place, marker.groups, end, "a record is damaged"));
             };
             batch.push((
                 stored,
@@ -272,11 +293,9 @@ fn open_segments(disk: &dyn Disk, config: &LogConfig) -> Result<Vec<Opened>, Log
         let file = disk.open(&path, OpenMode::Write).map_err(LogError::Disk)?;
         let mut bytes = vec![0; SEGMENT_HEADER_BYTES];
         let header = match file.read_exact_at(0, &mut bytes) {
-            Ok(()) => SegmentHeader::decode(&bytes).map_err(|found| LogError::UnknownVersion {
-                path: path.clone(),
-                found,
-            })?,
+            Ok(()) => decode_header(&path, &bytes)?,
             Err(error) if error.kind == DiskErrorKind::UnexpectedEnd => None,
+            Err(error) if error.kind == DiskErrorKind::Other => read_header_again(&path, &file)?,
             Err(error) => return Err(LogError::Disk(error)),
         };
         if let Some(header) = header.as_ref().filter(|header| header.node != config.node) {
@@ -305,6 +324,23 @@ fn open_segments(disk: &dyn Disk, config: &LogConfig) -> Result<Vec<Opened>, Log
         }
     }
     Ok(opened)
+}
+
+fn decode_header(path: &str, bytes: &[u8]) -> Result<Option<SegmentHeader>, LogError> {
+    SegmentHeader::decode(bytes).map_err(|found| LogError::UnknownVersion {
+        path: path.to_owned(),
+        found,
+    })
+}
+
+/// A header that the disk did not read counts as damaged if it still does not, while it reads something else of the file.
+fn read_header_again(path: &str, file: &Arc<dyn File>) -> Result<Option<SegmentHeader>, LogError> {
+    let mut bytes = vec![0; usize::try_from(file.len().map_err(LogError::Disk)?).unwrap_or(0)];
+    let unread = file.read_around_at(0, &mut bytes).map_err(LogError::Disk)?;
+    if unread.iter().any(|range| range.start < SEGMENT_HEADER_BYTES as u64) {
+        return Ok(None);
+    }
+    decode_header(path, bytes.get(..SEGMENT_HEADER_BYTES).unwrap_or_default())
 }
 
 fn damaged_header(path: &str) -> Damage {

@@ -66,7 +66,7 @@ impl Writer {
             written: std::mem::take(&mut scan.written),
             may_delete: true,
         };
-        if let Some(tail) = scan.tail {
+        if let Some(tail) = &scan.tail {
             let segment = scan.segments.get(&tail.number).cloned();
             if let Some(segment) = &segment {
                 make_durable(segment, tail)?;
@@ -220,27 +220,29 @@ impl Writer {
 }
 
 /// Has the disk hold what the scan read, and zeros behind it.
-fn make_durable(segment: &Segment, tail: Tail) -> Result<(), LogError> {
+fn make_durable(segment: &Segment, tail: &Tail) -> Result<(), LogError> {
     // What was read may be in the page cache only, and after a failed sync even marked as clean there, so that a sync alone
     // would do nothing: it is written again. It is what no marker proves to be durable, a batch or two.
-    let mut bytes = vec![0; usize::try_from(tail.end - tail.durable).unwrap_or(0)];
-    segment
-        .file
-        .read_exact_at(tail.durable, &mut bytes)
-        .map_err(LogError::Disk)?;
+    let mut from = tail.durable;
+    for unread in tail.unread.iter().chain([&(tail.end..tail.end)]) {
+        // What the disk does not read stays as it is: zeros in its place would be taken for the end of the log.
+        let length = unread.start.min(tail.end).saturating_sub(from);
+        if length > 0 {
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+            segment.file.read_exact_at(from, &mut bytes).map_err(LogError::Disk)?;
+            segment.file.write_at(from, &bytes).map_err(LogError::SyncFailed)?;
+        }
+        from = from.max(unread.end);
+    }
     if tail.torn_end > tail.end {
         tracing::warn!(
             path = segment.path,
             offset = tail.end,
             "a torn tail of the log is cut off"
         );
-        let zeros = usize::try_from(tail.torn_end - tail.end).unwrap_or(0);
-        bytes.resize(bytes.len() + zeros, 0);
+        let zeros = vec![0; usize::try_from(tail.torn_end - tail.end).unwrap_or(0)];
+        segment.file.write_at(tail.end, &zeros).map_err(LogError::SyncFailed)?;
     }
-    segment
-        .file
-        .write_at(tail.durable, &bytes)
-        .map_err(LogError::SyncFailed)?;
     segment.file.sync_data().map_err(LogError::SyncFailed)
 }
 

@@ -72,6 +72,8 @@ async fn a_replica_that_closed_on_a_full_disk_is_open_again_when_there_is_room()
 struct Checkpoints {
     rows: MemoryEngine,
     answer: Mutex<Option<KvError>>,
+    /// What the next write answers.
+    write: Mutex<Option<KvError>>,
     damage: Mutex<Option<String>>,
 }
 
@@ -91,6 +93,9 @@ impl KvRead for Checkpoints {
 
 impl KvEngine for Checkpoints {
     fn write(&self, batch: &Batch) -> Result<(), KvError> {
+        if let Some(error) = self.write.lock().unwrap().take() {
+            return Err(error);
+        }
         self.rows.write(batch)
     }
 
@@ -172,7 +177,10 @@ async fn a_snapshot_that_cannot_be_synced_stops_the_node() {
     cluster.machines[&1].disk.fail_syncs(1);
     cluster.group(1).trigger_snapshot().await;
     let reason = timeout(PATIENCE, cluster.running[&1].failed()).await.unwrap();
-    assert!(reason.starts_with("snapshot"), "{reason}");
+    assert!(
+        reason.starts_with("snapshots/") && reason.contains("sync failed"),
+        "{reason}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,4 +234,126 @@ async fn a_replica_that_closed_on_a_failed_read_is_open_again_when_the_disk_read
         .await;
     cluster.settle().await;
     assert_eq!(cluster.shown(3, "n9").await.as_deref(), Some("x"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_received_snapshot_that_cannot_be_synced_stops_the_node() {
+    let mut cluster = Cluster::start_with(3, 3, |config| {
+        config.snapshot_entries = 40;
+        config.log_entries_kept = 5;
+    })
+    .await;
+    let leader = cluster.leader().await;
+    let away = if leader == 3 { 2 } else { 3 };
+    cluster.net.cut_off(away);
+    for round in 0..100 {
+        cluster.set(leader, &format!("n{round}"), "x").await.unwrap();
+    }
+    cluster
+        .until("the log is purged", |cluster| {
+            cluster.group(leader).status().purged >= Some(40)
+        })
+        .await;
+    let fault = FaultRule::always(Effect::Eio).under("snapshots/0-1-incoming");
+    let disk = cluster.machines[&away].disk.clone();
+    disk.add_rule(fault.on(&[CallClass::Sync]).times(1));
+    cluster.net.heal();
+    let failed = timeout(PATIENCE * 4, cluster.running[&away].failed());
+    let reason = failed.await.unwrap();
+    assert!(
+        reason.contains("incoming") && reason.contains("sync failed"),
+        "{reason}"
+    );
+    // The leader sends it again, and the disk would now say that it is synced.
+    tokio::time::sleep(PATIENCE * 4).await;
+    assert_eq!(cluster.group(away).status().snapshot, None);
+}
+
+/// A follower that gets a snapshot, and whose disk fails one call while it is installed.
+async fn install_with_a_fault(class: CallClass) {
+    let mut cluster = Cluster::start_with(3, 3, |config| {
+        config.snapshot_entries = 40;
+        config.log_entries_kept = 5;
+    })
+    .await;
+    let leader = cluster.leader().await;
+    let away = if leader == 3 { 2 } else { 3 };
+    for round in 0..50 {
+        cluster.set(leader, &format!("a{round}"), "x").await.unwrap();
+    }
+    cluster.settle().await;
+    cluster
+        .until("it has a snapshot, which the next one replaces", |cluster| {
+            cluster.group(away).status().snapshot.is_some()
+        })
+        .await;
+    cluster.net.cut_off(away);
+    for round in 0..100 {
+        cluster.set(leader, &format!("n{round}"), "x").await.unwrap();
+    }
+    cluster
+        .until("the log is purged", |cluster| {
+            cluster.group(leader).status().purged >= Some(100)
+        })
+        .await;
+    let disk = cluster.machines[&away].disk.clone();
+    let received = Arc::new(tokio::sync::Notify::new());
+    let tell = received.clone();
+    disk.set_hook(Some(Arc::new(move |call| {
+        if call.class == CallClass::Rename && call.to.starts_with("snapshots/") {
+            tell.notify_one();
+        }
+    })));
+    let failing = disk.clone();
+    let faults = tokio::spawn(async move {
+        received.notified().await;
+        failing.add_rule(FaultRule::always(Effect::Eio).under("snapshots/").on(&[class]).times(1));
+    });
+    cluster.net.heal();
+    cluster
+        .until("it closes", |cluster| cluster.group(away).status().closed.is_some())
+        .await;
+    faults.await.unwrap();
+    cluster
+        .until("it is open again", |cluster| {
+            cluster.group(away).status().closed.is_none()
+        })
+        .await;
+    cluster.settle().await;
+    assert_eq!(cluster.shown(away, "n99").await.as_deref(), Some("x"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_disk_failed_while_a_snapshot_was_installed_is_open_again() {
+    install_with_a_fault(CallClass::Read).await;
+    install_with_a_fault(CallClass::Remove).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_index_failed_a_write_is_open_again() {
+    let (disk, engine) = (Arc::new(FaultyDisk::new()), Arc::new(Checkpoints::default()));
+    let groups = groups_on(&disk, &engine);
+    let group = groups.open_group(GROUP, LIFE, MachineKind::Directory).await.unwrap();
+    group.initialize(&BTreeSet::from([NodeId(1)])).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    *engine.write.lock().unwrap() = Some(KvError::Io("injected".to_owned()));
+    let command = Command {
+        op_id: OpId {
+            node: NodeId(99),
+            boot: 7,
+            seq: 1,
+        },
+        settled_below: 1,
+        time: UnixMillis(1_700_000_000_000),
+        op: Op::Directory(DirectoryOp::SetSetting {
+            name: "a".to_owned(),
+            value: Some("x".to_owned()),
+        }),
+    };
+    assert!(group.propose(&command, PATIENCE).await.is_err());
+    assert!(group.status().closed.is_some());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let again = groups.group(GROUP).unwrap();
+    assert_eq!(again.status().closed, None);
+    again.propose(&command, PATIENCE).await.unwrap();
 }

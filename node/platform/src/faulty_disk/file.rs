@@ -67,6 +67,10 @@ impl FaultyFile {
     }
 
     fn put(&self, shared: &mut Shared, offset: u64, bytes: &[u8]) {
+        if let Some(bad) = shared.bad_ranges.get_mut(&self.inode) {
+            // As disks do it: sectors that are written over are taken from elsewhere.
+            bad.retain(|bad| bad.start < offset || offset + (bytes.len() as u64) < bad.end);
+        }
         if let Some(inode) = shared.files.get_mut(&self.inode) {
             inode.current.write(offset, bytes);
             inode.pending.push(Pending::Write(offset, bytes.to_vec()));
@@ -108,7 +112,8 @@ impl File for FaultyFile {
         self.with(|shared| {
             let site = Site::new(CallClass::Read, &self.path).at(offset, 0);
             shared.call(site, |shared, site, effect| {
-                if shared.unreadable.contains(&self.path) {
+                let is_bad = shared.is_bad(self.inode, offset, buffer.len() as u64);
+                if is_bad || shared.unreadable.contains(&self.path) {
                     return Err(DiskError::new(
                         DiskErrorKind::Other,
                         &self.path,

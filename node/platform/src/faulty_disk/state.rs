@@ -1,6 +1,7 @@
 //! What is on the disk: files, names, what of both is durable, and what a crash leaves of the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use core_types::{DiskError, DiskErrorKind, Entropy};
@@ -27,6 +28,8 @@ pub(super) struct Shared {
     pub(super) capacity: Option<u64>,
     pub(super) fail_syncs: u32,
     pub(super) unreadable: BTreeSet<String>,
+    /// Of files, by inode: reads that touch them fail.
+    pub(super) bad_ranges: BTreeMap<u64, Vec<Range<u64>>>,
     pub(super) trace: Option<Vec<DiskCall>>,
     pub(super) hook: Option<DiskHook>,
     pub(super) faults: Faults,
@@ -332,6 +335,13 @@ impl Shared {
             change(&mut inode.current);
             change(&mut inode.durable);
         }
+    }
+
+    /// Whether a read touches what cannot be read.
+    pub(super) fn is_bad(&self, inode: u64, offset: u64, length: u64) -> bool {
+        let end = offset.saturating_add(length);
+        let bad = self.bad_ranges.get(&inode).into_iter().flatten();
+        bad.into_iter().any(|bad| bad.start < end && offset < bad.end)
     }
 
     pub(super) fn pages(&self, path: &str) -> Option<&Pages> {

@@ -1,5 +1,7 @@
 //! Tests of the disk: what survives, what fails when asked to, and that one seed is one history.
 
+use core_types::WatchedDisk;
+
 use super::*;
 
 fn read(disk: &FaultyDisk, path: &str) -> Option<Vec<u8>> {
@@ -113,6 +115,29 @@ fn faults_come_when_asked_for() {
             DiskCall::Sync("f".into())
         ]
     );
+}
+
+#[test]
+fn on_a_watched_disk_no_sync_works_after_one_that_failed() {
+    let disk = FaultyDisk::new();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hook = Arc::clone(&told);
+    let tell = Box::new(move |error: &DiskError| hook.lock().unwrap().push(error.to_string()));
+    let watched = WatchedDisk::new(Arc::new(disk.clone()), tell);
+    watched.create_dir_all("d").unwrap();
+    let (one, other) = (
+        watched.open("d/1", OpenMode::CreateNew).unwrap(),
+        watched.open("d/2", OpenMode::CreateNew).unwrap(),
+    );
+    one.sync_data().unwrap();
+    disk.fail_syncs(1);
+    one.sync_data().unwrap_err();
+    for result in [one.sync_data(), other.sync_data(), watched.sync_dir("d")] {
+        assert_eq!(result.unwrap_err().kind, DiskErrorKind::SyncFailed);
+    }
+    assert_eq!(*told.lock().unwrap(), ["d/1: sync failed (injected)"]);
+    other.write_at(0, b"x").unwrap();
+    assert_eq!(watched.list("d").unwrap(), ["1", "2"]);
 }
 
 fn filled(length: usize) -> (FaultyDisk, Arc<dyn File>) {

@@ -1,15 +1,18 @@
 //! Bits that flip at rest: below the watermark they are named, above it they are a torn tail.
 
 use core_types::{Disk, OpenMode};
-use platform::{FaultyDisk, SeededEntropy};
+use platform::{CallClass, Effect, FaultRule, FaultyDisk, InlinePool, SeededEntropy};
 
 use super::super::record::SEGMENT_HEADER_BYTES;
 use super::super::*;
-use super::{append, indexes, key, model, newest, open, submit, try_open};
+use super::{SEGMENT, append, config, indexes, key, model, newest, open, submit, try_open};
 
 /// A log of some segments: groups 1, 2 and 3 in turn.
 fn filled(disk: &FaultyDisk, entries: u64) -> SharedLog {
-    let log = open(disk);
+    fill(open(disk), entries)
+}
+
+fn fill(log: SharedLog, entries: u64) -> SharedLog {
     for group in 1..=3 {
         submit(
             &log,
@@ -129,7 +132,7 @@ fn any_flipped_bit_is_noticed_harmless_or_in_the_last_batch() {
         let entropy: &dyn Entropy = &SeededEntropy::new(seed);
         let paths = super::segments(&disk);
         let path = &paths[usize::try_from(entropy.below(paths.len() as u64)).unwrap()];
-        let (offset, bit) = (entropy.below(super::SEGMENT), u8::try_from(entropy.below(8)).unwrap());
+        let (offset, bit) = (entropy.below(SEGMENT), u8::try_from(entropy.below(8)).unwrap());
         // A copy of the disk, since opening writes.
         let copy = copy_of(&disk);
         copy.flip_bit(path, offset, bit);
@@ -164,6 +167,68 @@ fn zeros_below_the_watermark_do_not_end_the_log() {
     file.write_at(offset & !511, &[0; 512]).unwrap();
     let log = open(&disk);
     assert_eq!(log.damages()[0].segment, segment);
+}
+
+#[test]
+fn what_the_disk_does_not_read_is_damage_and_neither_a_torn_tail_nor_the_end() {
+    // Segments of several sectors.
+    let open = |disk: &FaultyDisk| {
+        let config = LogConfig {
+            segment_bytes: 8 * SEGMENT,
+            ..config()
+        };
+        let pool = Arc::new(InlinePool);
+        SharedLog::open(Arc::new(disk.clone()), pool, &SeededEntropy::new(9), config).unwrap()
+    };
+    let disk = FaultyDisk::new();
+    let log = fill(open(&disk), 260);
+    let (old, in_old) = place_of(&log, key(2), 40);
+    let (last, in_last) = place_of(&log, key(3), 259);
+    assert!(old != last);
+    drop(log);
+    let length = disk.open(&last, OpenMode::Read).unwrap().len().unwrap();
+    let behind = (in_last + 4096).next_multiple_of(4096);
+    assert!(in_old > 4096 && in_last > 4096 && behind < length);
+    for (segment, offset) in [(&old, in_old), (&last, in_last), (&last, behind), (&old, 100)] {
+        let disk = copy_of(&disk);
+        disk.make_range_unreadable(segment, offset..offset + 1);
+        let log = open(&disk);
+        assert!(
+            log.damages().iter().any(|damage| &damage.segment == segment),
+            "{offset}"
+        );
+        // All that is not known to be whole takes part in nothing, until it is begun anew.
+        assert!(
+            log.state(key(2)).is_some_and(|state| state.damage.is_some()),
+            "{offset}"
+        );
+        for group in 1..=3 {
+            submit(&log, key(group), vec![Record::Created, append(7, 100, b"repaired")]).unwrap();
+        }
+        assert!(log.damages().is_empty());
+        drop(log);
+        let log = open(&disk);
+        for group in 1..=3 {
+            assert_eq!(indexes(&log, key(group)), [100]);
+        }
+    }
+}
+
+#[test]
+fn a_read_that_fails_for_a_moment_costs_nothing_and_a_disk_that_reads_nothing_is_no_damage() {
+    let disk = FaultyDisk::new();
+    drop(filled(&disk, 30));
+    let reads = || FaultRule::always(Effect::Eio).under("log/").on(&[CallClass::Read]);
+    disk.add_rule(reads().permille(200).times(20));
+    let log = open(&disk);
+    disk.heal();
+    assert!(log.damages().is_empty());
+    assert_eq!(indexes(&log, key(1)).len(), 30);
+    drop(log);
+    disk.add_rule(reads());
+    assert!(matches!(try_open(&disk), Err(LogError::Disk(_))));
+    disk.heal();
+    assert!(open(&disk).damages().is_empty());
 }
 
 #[test]
