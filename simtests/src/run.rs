@@ -206,7 +206,12 @@ impl Run {
 
     fn phases(&mut self, sim: &mut turmoil::Sim<'_>, hosts: &[Host]) -> Result<(), String> {
         let addresses = self.site.members();
-        self.inspect = Some(Inspect::new(hosts, self.site.clone(), &self.book, self.plan.schedule.seed));
+        self.inspect = Some(Inspect::new(
+            hosts,
+            self.site.clone(),
+            &self.book,
+            self.plan.schedule.seed,
+        ));
         // Founding.
         let outcome = Slot::default();
         let first = hosts.get(..addresses.len()).unwrap_or(hosts).to_vec();

@@ -213,7 +213,10 @@ fn shrinking_makes_settings_smaller() {
     let mut schedule = busy();
     schedule.knobs = [("groups".to_owned(), 4), ("users".to_owned(), 3)].into();
     let shrunk = shrink(&schedule, 1000, |candidate| candidate.knob("groups", 0) >= 2);
-    assert_eq!(shrunk.schedule.knobs, [("groups".to_owned(), 2), ("users".to_owned(), 1)].into());
+    assert_eq!(
+        shrunk.schedule.knobs,
+        [("groups".to_owned(), 2), ("users".to_owned(), 1)].into()
+    );
     assert!(shrunk.minimal);
 }
 
