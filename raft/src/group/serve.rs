@@ -179,7 +179,7 @@ impl Inner {
         let header = &file.header;
         let committed = self.raft.metrics().borrow_watched().local_committed;
         let is_ours = header.group == self.replica.group && header.incarnation == self.replica.incarnation;
-        let path = file.path.clone();
+        let received = file.clone();
         let result = if is_ours && network::may_install(&vote, &header.meta, committed) {
             let snapshot = openraft::Snapshot {
                 meta: header.meta.clone(),
@@ -194,12 +194,12 @@ impl Inner {
                 "the snapshot is not one of this group and leader".to_owned(),
             ))
         };
-        if self
-            .replica
-            .current_snapshot()
-            .is_none_or(|current| current.path != path)
-        {
-            self.remove(path).await;
+        let current = self.replica.current_snapshot();
+        if current.is_some_and(|current| current.path == received.path) {
+            // Also when openraft had no need of it: it has taken the place of the file that was there.
+            self.replica.replace_snapshot(received);
+        } else {
+            self.remove(received.path).await;
         }
         result
     }
