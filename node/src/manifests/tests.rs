@@ -348,6 +348,13 @@ async fn a_clean_stop_leaves_whole_manifests_that_the_next_start_goes_on_with() 
         let node = Node::start_on(config, machine).await.unwrap();
         let replicas = node.groups().list();
         assert_eq!(replicas.len(), 2);
+        // A start returns before the first entries are applied.
+        let has_begun = async {
+            while !replicas.iter().all(|replica| replica.status().applied.is_some()) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, has_begun).await.unwrap();
         node.stop().await;
         let manifest = open(&disk).await;
         for replica in replicas {
